@@ -1,0 +1,173 @@
+"""Checkpoints: one safetensors file with weights, optimiser statistics, counts and configuration. No pickle, so that
+loading one runs no code from it.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ga3c.config import TrainConfig, config_from_json
+from ga3c.errors import UsageError
+
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+      env_steps: agent steps.
+      updates: optimiser steps, which is also the model's version.
+      time_s: seconds of training.
+    """
+
+    env_steps: int = 0
+    updates: int = 0
+    time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds."""
+
+    config: TrainConfig
+    progress: Progress
+    network: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+
+
+def write_checkpoint(
+    folder: Path,
+    config: TrainConfig,
+    progress: Progress,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    keep: int,
+) -> Path:
+    """Writes ``checkpoint-<env_steps>.safetensors`` atomically and removes all but the newest ``keep``.
+
+    The caller holds updates while this reads the tensors (``Model.paused``).
+
+    Raises:
+      OSError: it could not be written; the older ones are untouched.
+    """
+    tensors = {f"network.{name}": t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    tensors |= {
+        f"optimiser.{k}": t.detach().cpu().contiguous() for k, t in _optimiser_tensors(optimiser).items()
+    }
+    metadata = {
+        "format": str(FORMAT),
+        "config": json.dumps(config.to_json()),
+        "env_steps": str(progress.env_steps),
+        "updates": str(progress.updates),
+        "time_s": repr(progress.time_s),
+    }
+    path = folder / f"checkpoint-{progress.env_steps:012d}.safetensors"
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(p for p in folder.glob("checkpoint-*.safetensors") if _NAME.fullmatch(p.name))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint itself, or the newest of a run's folder.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist; a run's folder or a checkpoint would be right")
+    found = list_checkpoints(path)
+    if not found:
+        raise UsageError(f"{path} holds no checkpoint")
+    return found[-1]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a file that ``write_checkpoint`` wrote.
+
+    Raises:
+      UsageError: it is damaged, or of a newer version; the message names the file and the cause.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
+    if metadata.get("format") != str(FORMAT):
+        raise UsageError(
+            f"{path} has checkpoint format {metadata.get('format')}; this version reads {FORMAT}"
+        )
+    progress = Progress(int(metadata["env_steps"]), int(metadata["updates"]), float(metadata["time_s"]))
+    return Checkpoint(
+        config_from_json(json.loads(metadata["config"])),
+        progress,
+        _with_prefix(tensors, "network."),
+        _with_prefix(tensors, "optimiser."),
+    )
+
+
+def load_network(checkpoint: Checkpoint, network: nn.Module, path: Path) -> None:
+    """Copies the weights into ``network``.
+
+    Raises:
+      UsageError: they are another network's.
+    """
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as error:
+        cause = str(error).splitlines()[-1].strip()
+        raise UsageError(f"{path} holds the weights of another network: {cause}") from None
+
+
+def load_optimiser(checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
+    """Copies the optimiser's statistics; those of another kind of optimiser are left out."""
+    state = optimiser.state_dict()
+    parameters = state["param_groups"][0]["params"]
+    loaded: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in checkpoint.optimiser.items():
+        index, name = key.split(".", 1)
+        loaded.setdefault(int(index), {})[name] = tensor
+    known = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"square_average"}}
+    expected = known[type(optimiser).__name__.lower()]
+    if loaded and all(set(loaded.get(p, {})) == expected for p in parameters):
+        optimiser.load_state_dict({"state": loaded, "param_groups": state["param_groups"]})
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,145 @@
+"""The command line: ``ga3c train``, ``eval`` and ``networks``.
+
+Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from ga3c.config import TrainConfig, default_config, read_config
+from ga3c.envs import env_spec
+from ga3c.errors import UsageError, WorkerError
+from ga3c.evaluate import Evaluation, evaluate
+from ga3c.model import NonFiniteLossError, resolve_device
+from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.report import say_error
+from ga3c.run import train
+
+USAGE = """usage: ga3c COMMAND [options]
+
+  train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
+  eval RUN|CHECKPOINT    play whole games with a trained agent and print the scores
+  networks               the networks to choose from, and what they cost
+
+ga3c COMMAND --help tells its options."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Plays whole games with a trained agent and prints the scores."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Run folder, whose newest checkpoint is taken, or a checkpoint."""
+    episodes: int = 30
+    """Games to play."""
+    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the likeliest action; --sample, the default, draws from the policy."""
+    sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw actions from the policy, as in training."""
+    seed: int = 1000
+    """Seed of games and sampling."""
+    device: str = "auto"
+    """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object."""
+
+
+def main() -> None:
+    """Entry point of ``ga3c``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    # Modules of the user's own (environments, networks) lie where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    commands = {"train": _train, "eval": _eval, "networks": _networks}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    try:
+        if arguments[0] not in commands:
+            raise UsageError(f"unknown command {arguments[0]!r}; {', '.join(commands)} would be right")
+        return commands[arguments[0]](arguments[1:])
+    except UsageError as error:
+        say_error(f"ga3c: {error}")
+        return 2
+    except (WorkerError, NonFiniteLossError) as error:
+        say_error(f"ga3c: {error}")
+        return 1
+
+
+def _train(arguments: list[str]) -> int:
+    prog = "ga3c train"
+    # What a user says of these decides the defaults of the rest, so they are read first.
+    said = (
+        tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
+    )
+    if said.resume is not None:
+        folder = said.resume if said.resume.is_dir() else said.resume.parent
+        default = dataclasses.replace(read_config(folder), resume=said.resume)
+    else:
+        cuda = resolve_device(said.device).type == "cuda"
+        default = default_config(said.preset, env_spec(said.env_config()), cuda)
+    config = tyro.cli(TrainConfig, args=arguments, prog=prog, default=default)
+    return train(config, env_spec(config.env_config()))
+
+
+def _asks_for_help(arguments: list[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+def _eval(arguments: list[str]) -> int:
+    options = tyro.cli(EvalOptions, args=arguments, prog="ga3c eval")
+    if options.greedy and options.sample:
+        raise UsageError("got --greedy and --sample; one of them would be right")
+    if options.episodes < 1:
+        raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
+    result = evaluate(
+        options.path,
+        episodes=options.episodes,
+        greedy=options.greedy,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(json.dumps(dataclasses.asdict(result) | result.summary()) if options.json else _describe(result))
+    return 0
+
+
+def _describe(result: Evaluation) -> str:
+    s = result.summary()
+    lines = [
+        f"{result.checkpoint}, trained for {result.env_steps:,} steps",
+        f"protocol: {result.protocol}",
+        f"{s['episodes']} games, {'greedy' if result.greedy else 'sampled'}:"
+        f" mean {s['mean']:.2f}, standard deviation {s['std']:.2f}, median {s['median']:g},"
+        f" minimum {s['min']:g}, maximum {s['max']:g}",
+    ]
+    if result.human_normalised is not None:
+        lines.append(f"human-normalised: {result.human_normalised:.1%} (no-op starts, Wang et al. 2015)")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class NetworksOptions:
+    """Prints the networks to choose from: parameters, and MFLOP of a forward pass for one state."""
+
+
+def _networks(arguments: list[str]) -> int:
+    tyro.cli(NetworksOptions, args=arguments, prog="ga3c networks")
+    print(f"{'network':10} {'parameters':>12} {'MFLOP/state':>12}  of 4x84x84 states (mlp: 4) and 6 actions")
+    for name, (_, description) in NETWORKS.items():
+        shape = (4,) if name == "mlp" else (4, 84, 84)
+        with torch.device("cpu"):
+            parameters, mflop = cost(build_network(name, shape, 6, "orthogonal"), shape)
+        print(f"{name:10} {parameters:12,} {mflop:12.2f}  {description}")
+    return 0

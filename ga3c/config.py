@@ -1,0 +1,242 @@
+"""What a user can say about a training run: every option, its default, and what it must not be.
+
+One frozen class holds the resolved options. Defaults depend on the preset, the kind of environment and the machine, so
+they are an instance (``default_config``) that the command line parses onto, not values in the class.
+"""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ga3c.envs import Backend, EnvConfig, EnvSpec, nearest
+from ga3c.errors import UsageError
+from ga3c.losses import LossConfig, Reduction
+from ga3c.model import Precision
+from ga3c.networks import Initialisation
+from ga3c.optim import OptimiserName
+
+Mode = Literal["ga3c"]
+PRESETS = ("fast", "paper")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains an agent and shows how it goes. Ctrl-C stops it; --resume goes on."""
+
+    env: Annotated[str, tyro.conf.Positional] = "Pong-v5"
+    """EnvPool id, ALE/<Game>-v5, Gymnasium id, or module:Id of your own."""
+
+    mode: Mode = "ga3c"
+    """The system that trains."""
+    preset: str = "fast"
+    """fast: what learns best a minute. paper: the released GA3C code's configuration. Sets the defaults of the rest."""
+    out: Path | None = None
+    """Folder of the run; default runs/<env>-<mode>-<time>."""
+    resume: Path | None = None
+    """Folder of a run to go on with; options given beside it change its configuration."""
+    total_steps: int | None = None
+    """Stop after this many agent steps, those before a resume included."""
+    minutes: float | None = None
+    """Stop after this many minutes, those before a resume included."""
+    seed: int = 1
+    """Seed of environments, weights and sampling."""
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints."""
+    keep: int = 3
+    """Newest checkpoints to keep."""
+
+    actors: int = 4
+    """N_A, processes that step environments."""
+    envs_per_actor: int = 8
+    """K, environments an actor steps together."""
+    predictors: int = 1
+    """N_P, threads that predict."""
+    trainers: int = 1
+    """N_T, threads that train."""
+    t_max: int = 20
+    """Steps in a rollout."""
+    segments: int = 2
+    """Rollouts of an environment in flight, the one being played included; bounds memory and policy lag."""
+    min_training_batch: int = 160
+    """Samples an update waits for; 0 takes any rollout."""
+    max_prediction_batch: int = 128
+    """Most states in a prediction."""
+
+    network: str = "small"
+    """One of `ga3c networks`, or module:callable of your own."""
+    initialisation: Initialisation = "orthogonal"
+    """Of the weights; uniform is the released code's."""
+    device: str = "auto"
+    """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    precision: Precision = "auto"
+    """auto is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32."""
+    torch_threads: int = 1
+    """Threads inside one torch operation on the CPU."""
+
+    optimiser: OptimiserName = "adam"
+    """rmsprop has its epsilon inside the root, as in the paper."""
+    learning_rate: float = 5e-4
+    """At the start of the run."""
+    anneal: bool = True
+    """Lower the learning rate to 0 over --total-steps, else over --minutes, else not at all."""
+    decay: float = 0.999
+    """Of the optimiser's average of squared gradients."""
+    epsilon: float = 1e-5
+    """Of the optimiser's denominator."""
+    max_grad_norm: float = 0.5
+    """Clip the gradient to this norm; 0 does not."""
+    discount: float = 0.99
+    """Gamma, an agent step."""
+    gae_lambda: float = 0.95
+    """1 is the paper's n-step return."""
+    entropy_cost: float = 0.01
+    """Weight of the entropy bonus."""
+    value_cost: float = 0.5
+    """Weight of the squared value error."""
+    loss_reduction: Reduction = "mean"
+    """Over the samples of a batch; the released code sums."""
+    log_floor: float = 0.0
+    """Released code: log(max(pi, 1e-6)), with this floor; 0 is log_softmax."""
+    normalise_advantages: bool = False
+    """Scale a batch's advantages to mean 0 and deviation 1."""
+
+    backend: Backend = "auto"
+    """auto takes EnvPool where it has the environment."""
+    frame_skip: int = 4
+    """Atari: frames an action is repeated for."""
+    frame_stack: int = 4
+    """Atari: frames in a state."""
+    noop_max: int = 30
+    """Atari: no-ops at the start of a game, at most."""
+    fire_on_reset: bool = True
+    """Atari: press FIRE at the start of a game that has it."""
+    sticky_actions: float | None = None
+    """Atari: probability to repeat the last action; default 0.25 for ALE/ ids, else 0."""
+    reward_clip: bool = True
+    """Atari: clip training rewards to [-1, 1]; scores never are."""
+    episodic_life: bool = False
+    """Atari: a lost life ends an episode for training; scores are of whole games."""
+
+    def env_config(self) -> EnvConfig:
+        """The part that makes environments."""
+        return EnvConfig(
+            id=self.env,
+            backend=self.backend,
+            frame_skip=self.frame_skip,
+            frame_stack=self.frame_stack,
+            noop_max=self.noop_max,
+            fire_on_reset=self.fire_on_reset,
+            sticky_actions=self.sticky_actions,
+            reward_clip=self.reward_clip,
+            episodic_life=self.episodic_life,
+        )
+
+    def loss_config(self) -> LossConfig:
+        """The part that makes the loss."""
+        return LossConfig(
+            entropy_cost=self.entropy_cost,
+            value_cost=self.value_cost,
+            reduction=self.loss_reduction,
+            log_floor=self.log_floor,
+            normalise_advantages=self.normalise_advantages,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``config.json`` and checkpoints."""
+        values = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def config_from_json(values: dict[str, Any]) -> TrainConfig:
+    """The inverse of ``to_json``; fields it does not know are left out, so that older runs can be read."""
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    values = {k: v for k, v in values.items() if k in known}
+    for name in ("out", "resume"):
+        values[name] = Path(values[name]) if values.get(name) else None
+    return TrainConfig(**values)
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+      UsageError: there is none, or it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        return config_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"--resume: {folder} is no run folder: it has no config.json") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"--resume: {path} cannot be read: {error}") from None
+
+
+def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
+    """The options before the user changes any.
+
+    Args:
+      preset: ``fast`` or ``paper``.
+      spec: of the environment; images get another network than vectors.
+      cuda: whether the model will be on a GPU, which leaves the cores to the actors.
+
+    Raises:
+      UsageError: there is no such preset.
+    """
+    cores = len(os.sched_getaffinity(0))
+    image = len(spec.observation_shape) == 3
+    network = "small" if image else "mlp"
+    if preset == "paper":
+        # NVlabs/GA3C, commit c291be5, Config.py. Its network pads its convolutions; ours, as in the A3C paper, does not.
+        return TrainConfig(
+            preset=preset, network=network, initialisation="uniform", precision="fp32",
+            actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
+            min_training_batch=0, max_prediction_batch=128,
+            optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,
+            discount=0.99, gae_lambda=1.0, entropy_cost=0.01, value_cost=0.5,
+            loss_reduction="sum", log_floor=1e-6, normalise_advantages=False,
+        )  # fmt: skip
+    if preset != "fast":
+        raise UsageError(
+            f"--preset: got {preset!r}{nearest(preset, list(PRESETS))}; {' or '.join(PRESETS)} would be right"
+        )
+    # Two actors a core: while one waits for its actions the other steps.
+    actors = 2 * (cores if not cuda else max(1, cores - 1))
+    if image:
+        return TrainConfig(preset=preset, network=network, actors=actors)
+    return TrainConfig(preset=preset, network=network, actors=actors, precision="fp32")
+
+
+_AT_LEAST = {
+    "total_steps": 1, "minutes": 0.01, "seed": 0, "checkpoint_every": 1, "keep": 1, "actors": 1, "envs_per_actor": 1,
+    "predictors": 1, "trainers": 1, "t_max": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 1,
+    "torch_threads": 1, "learning_rate": 0, "decay": 0, "epsilon": 0, "max_grad_norm": 0, "discount": 0,
+    "gae_lambda": 0, "entropy_cost": 0, "value_cost": 0, "log_floor": 0, "frame_skip": 1, "frame_stack": 1,
+    "noop_max": 0, "sticky_actions": 0,
+}  # fmt: skip
+_AT_MOST = {"decay": 1, "discount": 1, "gae_lambda": 1, "sticky_actions": 1, "log_floor": 1, "segments": 64}
+
+
+def validate(config: TrainConfig) -> None:
+    """Checks what can be checked without making anything.
+
+    Raises:
+      UsageError: with the first option that is wrong.
+    """
+    for bounds, word in ((_AT_LEAST, "at least"), (_AT_MOST, "at most")):
+        for name, bound in bounds.items():
+            value = getattr(config, name)
+            wrong = value is not None and not (value >= bound if bounds is _AT_LEAST else value <= bound)
+            if wrong:
+                raise UsageError(f"--{name.replace('_', '-')}: got {value}; {word} {bound} would be right")
+    waiting = config.actors * config.envs_per_actor * config.t_max * (config.segments - 1)
+    if config.min_training_batch > waiting:
+        raise UsageError(
+            f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"
+            f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at most"
+            f" {waiting} samples waiting; {waiting} or less would be right"
+        )

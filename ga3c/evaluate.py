@@ -1,0 +1,138 @@
+"""Plays whole games with a trained policy and describes the scores."""
+
+import csv
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ga3c.checkpoint import find_checkpoint, load_network, read_checkpoint
+from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
+from ga3c.model import Model, resolve_device, resolve_precision
+from ga3c.networks import build_network
+from ga3c.optim import build_optimiser
+
+MAX_ENVS = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of whole games, unclipped.
+
+    Attributes:
+      checkpoint: the file that played.
+      env_steps: agent steps it had been trained for.
+      protocol: what was done to the game.
+      greedy: the likeliest action, rather than a sample of the policy.
+      returns: of each game.
+      lengths: of each game, in agent steps.
+      human_normalised: (mean - random) / (human - random) under no-op starts (Wang et al. 2015, arXiv:1511.06581,
+        Table 2); None for what is no Atari game, or not in that table.
+    """
+
+    checkpoint: str
+    env_steps: int
+    protocol: str
+    greedy: bool
+    returns: list[float]
+    lengths: list[int]
+    human_normalised: float | None
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Mean, standard deviation, median, minimum and maximum of the returns, and what else is told."""
+        returns = np.array(self.returns)
+        return {
+            "episodes": len(returns),
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "median": float(np.median(returns)),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "length_mean": float(np.mean(self.lengths)),
+            "human_normalised": self.human_normalised,
+        }
+
+
+def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str) -> Evaluation:
+    """Plays ``episodes`` whole games, without reward clipping and without life-loss episodes.
+
+    ``path`` is a checkpoint or a run's folder, whose newest one is taken.
+
+    Raises:
+      UsageError: there is no such checkpoint, or it cannot be used.
+    """
+    path = find_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    config = replace(checkpoint.config.env_config(), reward_clip=False, episodic_life=False)
+    spec = env_spec(config)
+    where = resolve_device(device)
+    torch.manual_seed(seed)
+    network = build_network(
+        checkpoint.config.network, spec.observation_shape, spec.num_actions, checkpoint.config.initialisation
+    )
+    load_network(checkpoint, network, path)
+    network = network.to(where, memory_format=torch.channels_last)
+    model = Model(
+        network,
+        build_optimiser("adam", network.parameters(), 0.0, 0.999, 1e-8),
+        checkpoint.config.loss_config(),
+        max_grad_norm=0.0,
+        device=where,
+        precision=resolve_precision(checkpoint.config.precision, where),
+    )
+    num_envs = min(MAX_ENVS, episodes)
+    env = make_env(config, num_envs, env_seeds(seed, 0, 0, num_envs))
+    try:
+        returns, lengths = play(model, env, episodes, greedy=greedy)
+    finally:
+        env.close()
+    return Evaluation(
+        checkpoint=str(path),
+        env_steps=checkpoint.progress.env_steps,
+        protocol=spec.protocol,
+        greedy=greedy,
+        returns=returns,
+        lengths=lengths,
+        human_normalised=human_normalised(spec, float(np.mean(returns))),
+    )
+
+
+def play(model: Model, env: VectorEnv, episodes: int, *, greedy: bool) -> tuple[list[float], list[int]]:
+    """Plays a fixed share of the games in each environment, so that short games are not counted more often.
+
+    Returns the returns and the lengths in agent steps, ordered by environment and time.
+    """
+    quota = np.array([len(part) for part in np.array_split(np.arange(episodes), env.num_envs)])
+    games: list[list[tuple[float, int]]] = [[] for _ in range(env.num_envs)]
+    game_return, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
+    live = np.ones(env.num_envs, np.bool_)
+    states = env.reset()
+    while any(len(done) < wanted for done, wanted in zip(games, quota, strict=True)):
+        prediction = model.predict(torch.from_numpy(np.ascontiguousarray(states)), greedy=greedy)
+        step = env.step(prediction.actions)
+        game_return += step.game_rewards
+        length += live
+        for k in np.flatnonzero(step.game_over):
+            if len(games[k]) < quota[k]:
+                games[k].append((float(game_return[k]), int(length[k])))
+            game_return[k], length[k] = 0.0, 0
+        live = ~((step.terminated | step.truncated) & live)
+        states = step.states
+    played = [game for column in games for game in column]
+    return [r for r, _ in played], [n for _, n in played]
+
+
+def human_normalised(spec: EnvSpec, score: float) -> float | None:
+    """(score - random) / (human - random), or None where the references are not known."""
+    if spec.game is None:
+        return None
+    file = resources.files("ga3c") / "data" / "atari_noop_baselines.csv"
+    with file.open(encoding="utf-8") as lines:
+        references = {row["game"]: row for row in csv.DictReader(lines)}
+    row = references.get(spec.game)
+    if row is None:
+        return None
+    random, human = float(row["random"]), float(row["human"])
+    return (score - random) / (human - random)

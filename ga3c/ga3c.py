@@ -1,0 +1,100 @@
+"""Mode ``ga3c``: wires actors, predictors and trainers to one model and two queues.
+
+The only module that knows every role of this mode.
+"""
+
+import time
+from collections.abc import Callable
+
+from ga3c.checkpoint import Progress
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec
+from ga3c.forkserver import ForkServer
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.predictor import Predictor
+from ga3c.queues import PredictionQueue, TrainingQueue
+from ga3c.slabs import SlabLayout
+from ga3c.supervisor import ActorGroup, Failure, Failures, ThreadGroup
+from ga3c.trainer import Trainer
+
+_STOP_TIMEOUT_S = 2.0
+
+
+class Ga3c:
+    """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: EnvSpec,
+        model: Model,
+        meters: Meters,
+        learning_rate: Callable[[], float],
+        notify: Callable[[str], None],
+        resumed: Progress,
+    ) -> None:
+        """Starts the forkserver, which imports while the caller goes on. ``notify`` takes news for the user."""
+        self._config = config
+        self._meters = meters
+        layout = SlabLayout(
+            config.segments,
+            config.t_max,
+            config.envs_per_actor,
+            spec.observation_shape,
+            spec.observation_dtype,
+        )
+        self._failures = Failures()
+        self._rollouts = TrainingQueue()
+        # A resumed run plays other games than the first part did.
+        server = ForkServer(config.env_config(), layout, config.seed + resumed.env_steps)
+        self.actors = ActorGroup(server, layout, self._rollouts, self._failures, notify)
+        self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error)
+        self.predictors = ThreadGroup(
+            "predictor",
+            lambda: Predictor(
+                self._requests, self._rollouts, model, meters, max_batch_size=config.max_prediction_batch
+            ),
+            self._failures,
+        )
+        self.trainers = ThreadGroup(
+            "trainer",
+            lambda: Trainer(
+                self._rollouts,
+                model,
+                meters,
+                learning_rate,
+                min_batch_size=config.min_training_batch,
+                discount=config.discount,
+                trace_decay=config.gae_lambda,
+            ),
+            self._failures,
+        )
+
+    def start(self) -> None:
+        """Starts every thread and actor."""
+        self.trainers.set_count(self._config.trainers)
+        self.predictors.set_count(self._config.predictors)
+        self.actors.start(self._requests)
+        self.actors.set_count(self._config.actors)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first failure of any role."""
+        return self._failures.first
+
+    def tick(self) -> None:
+        """Samples what nobody counts: queue depths and the actors' clocks."""
+        self._meters.sampled_depths(self._requests.depth, self._rollouts.depth)
+        self.actors.read_clocks(self._meters)
+
+    def stop(self) -> None:
+        """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""
+        self.actors.stop()
+        self._rollouts.close()
+        self._requests.close()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        late = self.predictors.join(deadline) + self.trainers.join(deadline)
+        self.actors.join(_STOP_TIMEOUT_S)
+        for name in late:
+            self._failures.add(name, f"still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")

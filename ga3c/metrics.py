@@ -1,0 +1,252 @@
+"""What a run measures: counters that every role adds to, windows of rates, and ``metrics.jsonl``."""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ga3c.queues import Episode
+
+RETURNS_KEPT = 100  # episodes in the mean that is shown
+
+
+class UpdateFigures(Protocol):
+    """What an update reports, see ``model.Update``."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def policy_loss(self) -> float: ...
+    @property
+    def value_loss(self) -> float: ...
+    @property
+    def entropy(self) -> float: ...
+    @property
+    def gradient_norm(self) -> float: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def lag_sum(self) -> int: ...
+    @property
+    def lag_max(self) -> int: ...
+
+
+@dataclass
+class _Window:
+    """Sums since the last window was closed."""
+
+    began: float = field(default_factory=time.perf_counter)
+    predictions: int = 0  # of live steps
+    prediction_rows: int = 0
+    prediction_batches: int = 0
+    predictor_wait_s: float = 0.0
+    predictor_busy_s: float = 0.0
+    updates: int = 0
+    samples: int = 0  # live ones
+    training_rows: int = 0
+    trainer_wait_s: float = 0.0
+    trainer_busy_s: float = 0.0
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    entropy: float = 0.0
+    gradient_norm: float = 0.0
+    lag_sum: int = 0
+    lag_max: int = 0
+    prediction_depths: list[int] = field(default_factory=list)
+    training_depths: list[int] = field(default_factory=list)
+    prediction_wait_s: float = 0.0  # of actors, summed over them
+    segment_wait_s: float = 0.0
+    environment_s: float = 0.0
+
+
+class Meters:
+    """Thread-safe counters of one run.
+
+    Attributes:
+      env_steps: agent steps taken, those before a resume included: live predictions answered.
+      updates: optimiser steps.
+    """
+
+    def __init__(
+        self, frames_per_step: int, *, env_steps: int = 0, updates: int = 0, time_s: float = 0.0
+    ) -> None:
+        """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before."""
+        self.env_steps = env_steps
+        self.updates = updates
+        self._frames_per_step = frames_per_step
+        self._began = time.perf_counter() - time_s
+        self._lock = threading.Lock()  # guards all that follows, and the two counts
+        self._window = _Window()
+        self._learning_rate: float | None = None
+        self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
+        self._episodes: list[dict[str, Any]] = []
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return time.perf_counter() - self._began
+
+    @property
+    def frames(self) -> int:
+        """Emulator frames: ``env_steps * frame_skip``."""
+        return self.env_steps * self._frames_per_step
+
+    def predicted(self, live: int, rows: int, episodes: list[Episode], wait_s: float, busy_s: float) -> None:
+        """A predictor answered a batch of ``rows`` states, ``live`` of them steps, after waiting for it."""
+        with self._lock:
+            self.env_steps += live
+            w = self._window
+            w.predictions += live
+            w.prediction_rows += rows
+            w.prediction_batches += 1
+            w.predictor_wait_s += wait_s
+            w.predictor_busy_s += busy_s
+            for episode in episodes:
+                self._returns.append(episode.episode_return)
+                self._episodes.append(
+                    {
+                        "kind": "episode",
+                        "time_s": round(self.time_s, 3),
+                        "env_steps": self.env_steps,
+                        "return": episode.episode_return,
+                        "length": episode.length,
+                    }
+                )
+
+    def updated(self, update: UpdateFigures, rows: int, wait_s: float, busy_s: float) -> None:
+        """A trainer updated the model with a batch of ``rows`` samples, live or not, after waiting for it."""
+        with self._lock:
+            self.updates += 1
+            self._learning_rate = update.learning_rate
+            w = self._window
+            w.updates += 1
+            w.samples += update.samples
+            w.training_rows += rows
+            w.trainer_wait_s += wait_s
+            w.trainer_busy_s += busy_s
+            w.policy_loss += update.policy_loss * update.samples
+            w.value_loss += update.value_loss * update.samples
+            w.entropy += update.entropy * update.samples
+            w.gradient_norm += update.gradient_norm
+            w.lag_sum += update.lag_sum
+            w.lag_max = max(w.lag_max, update.lag_max)
+
+    def sampled_depths(self, prediction_queue: int, training_queue: int) -> None:
+        """The supervisor looked at both queues: requests, and samples, that wait."""
+        with self._lock:
+            self._window.prediction_depths.append(prediction_queue)
+            self._window.training_depths.append(training_queue)
+
+    def actors_spent(self, environment_s: float, prediction_s: float, segment_s: float) -> None:
+        """Seconds that all actors together spent since the last call."""
+        with self._lock:
+            self._window.environment_s += environment_s
+            self._window.prediction_wait_s += prediction_s
+            self._window.segment_wait_s += segment_s
+
+    def take_episodes(self) -> list[dict[str, Any]]:
+        """The lines of episodes that ended since the last call."""
+        with self._lock:
+            episodes, self._episodes = self._episodes, []
+        return episodes
+
+    @property
+    def episode_return_mean(self) -> float | None:
+        """Over the last 100 games, in this process; None before the first."""
+        with self._lock:
+            return sum(self._returns) / len(self._returns) if self._returns else None
+
+    def rates(self) -> dict[str, Any]:
+        """Closes the window and returns its figures, one ``"rates"`` line; what is not known is None."""
+        mean_return = self.episode_return_mean
+        with self._lock:
+            w, self._window = self._window, _Window()
+            seconds = max(w_age(w), 1e-9)
+            actor_s = w.environment_s + w.prediction_wait_s + w.segment_wait_s
+            return {
+                "kind": "rates",
+                "time_s": round(self.time_s, 3),
+                "env_steps": self.env_steps,
+                "frames": self.frames,
+                "updates": self.updates,
+                "pps": _ratio(w.predictions, seconds),
+                "tps": _ratio(w.updates, seconds),
+                "training_samples_per_s": _ratio(w.samples, seconds),
+                "policy_lag_mean": _ratio(w.lag_sum, w.samples),
+                "policy_lag_max": w.lag_max if w.samples else None,
+                "prediction_batch_mean": _ratio(w.prediction_rows, w.prediction_batches),
+                "training_batch_mean": _ratio(w.training_rows, w.updates),
+                "prediction_queue_depth": _ratio(sum(w.prediction_depths), len(w.prediction_depths)),
+                "training_queue_depth": _ratio(sum(w.training_depths), len(w.training_depths)),
+                "policy_loss": _ratio(w.policy_loss, w.samples),
+                "value_loss": _ratio(w.value_loss, w.samples),
+                "entropy": _ratio(w.entropy, w.samples),
+                "gradient_norm": _ratio(w.gradient_norm, w.updates),
+                "learning_rate": self._learning_rate,
+                "episode_return_mean": None if mean_return is None else round(mean_return, 4),
+                "actor_wait_share": _ratio(w.prediction_wait_s + w.segment_wait_s, actor_s),
+                "actor_prediction_wait_share": _ratio(w.prediction_wait_s, actor_s),
+                "actor_segment_wait_share": _ratio(w.segment_wait_s, actor_s),
+                "predictor_wait_share": _ratio(w.predictor_wait_s, w.predictor_wait_s + w.predictor_busy_s),
+                "trainer_wait_share": _ratio(w.trainer_wait_s, w.trainer_wait_s + w.trainer_busy_s),
+            }
+
+
+def w_age(window: _Window) -> float:
+    """Seconds since the window was opened."""
+    return time.perf_counter() - window.began
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return float(f"{numerator / denominator:.6g}") if denominator else None
+
+
+class MetricsWriter:
+    """Appends to ``metrics.jsonl``, and to TensorBoard event files where that package is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Continues the file if it is there."""
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = _tensorboard(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, lines: list[dict[str, Any]]) -> None:
+        """Appends the lines and flushes them."""
+        for line in lines:
+            self._file.write(json.dumps(line) + "\n")
+            if self._board is not None:
+                self._to_board(line)
+        self._file.flush()
+
+    def _to_board(self, line: Mapping[str, Any]) -> None:
+        step = line["env_steps"]
+        for name, figure in line.items():
+            if isinstance(figure, int | float) and name not in ("env_steps", "time_s"):
+                self._board.add_scalar(f"{line['kind']}/{name}", figure, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer of event files, or None where tensorboard is not installed (it is an extra)."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]

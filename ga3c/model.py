@@ -1,0 +1,246 @@
+"""The one resident network: predicts for every actor, is updated by every trainer. The only room that knows devices.
+
+Who excludes whom:
+
+* Predictions run side by side, and beside the forward and backward pass of an update: all of them only read weights.
+* ``optimiser.step()`` is alone: it writes weights in place and advances the version, so a prediction belongs to exactly
+  one version.
+* Updates exclude each other from forward to step, because autograd raises when another step changes weights in between.
+
+Copies between slabs and batches happen outside every lock.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ga3c.errors import UsageError
+from ga3c.losses import LossConfig, actor_critic_loss
+from ga3c.optim import set_learning_rate
+
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+
+
+class Prediction(NamedTuple):
+    """Actions for a batch of states: [B] int64; V(s): [B] float32; the version of the model that chose them."""
+
+    actions: NDArray[np.int64]
+    values: NDArray[np.float32]
+    version: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update learns from, B samples on the host.
+
+    Attributes:
+      states: [B, ...].
+      actions: [B] int64.
+      returns: [B] float32, targets.
+      live: [B] bool; the others are no transitions.
+      versions: [B] int64, the version that chose each action.
+    """
+
+    states: Tensor
+    actions: Tensor
+    returns: Tensor
+    live: Tensor
+    versions: NDArray[np.int64]
+
+
+class Update(NamedTuple):
+    """What an update did; losses and entropy are means over its live samples."""
+
+    samples: int
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    gradient_norm: float
+    learning_rate: float
+    lag_sum: int
+    lag_max: int
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss is infinite or not a number; the weights are as they were before."""
+
+
+class Model:
+    """A network with its optimiser on a device, safe to use from any number of threads."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        loss: LossConfig,
+        *,
+        max_grad_norm: float,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        """``network`` is on ``device`` already; ``max_grad_norm`` 0 means no clipping; ``precision`` is resolved."""
+        self.network = network
+        self.optimiser = optimiser
+        self.version = 0
+        self._loss = loss
+        self._max_grad_norm = max_grad_norm
+        self._device = device
+        self._bf16 = precision == "bf16"
+        self._weights = _ReadersWriterLock()  # guards the weights and the version
+        self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before _weights
+        if precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """Memory on the host to gather a batch in, pinned where copies to the device gain by it."""
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=self._device.type == "cuda")
+
+    def predict(self, states: Tensor, *, greedy: bool = False) -> Prediction:
+        """Chooses an action for each of the states [B, ...] on the host: a sample of the policy, or its mode."""
+        with torch.inference_mode():
+            states = states.to(self._device, non_blocking=True)
+            with self._weights.reading(), self._autocast():
+                logits, values = self.network(states)
+                version = self.version
+            if not greedy:
+                # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
+                logits = logits.float()
+                logits = logits - torch.empty_like(logits).exponential_().log_()
+            # One transfer brings both; actions are small integers, exact in float32.
+            both = torch.stack((logits.argmax(dim=1).float(), values.float())).cpu().numpy()
+        return Prediction(both[0].astype(np.int64), both[1], version)
+
+    def update(self, batch: Batch, learning_rate: float) -> Update:
+        """One optimiser step on a batch.
+
+        Raises:
+          NonFiniteLossError: with the statistics of the batch; nothing was changed.
+        """
+        states, actions, returns, live = (
+            tensor.to(self._device, non_blocking=True)
+            for tensor in (batch.states, batch.actions, batch.returns, batch.live)
+        )
+        with self._updating:
+            with self._autocast():
+                logits, values = self.network(states)
+            loss = actor_critic_loss(logits, values, actions, returns, live, self._loss)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._max_grad_norm or float("inf"))
+            figures = torch.stack((loss.policy_loss, loss.value_loss, loss.entropy, norm)).tolist()
+            if not np.isfinite(figures).all():
+                raise NonFiniteLossError(_describe(figures, batch))
+            set_learning_rate(self.optimiser, learning_rate)
+            with self._weights.writing():
+                self.optimiser.step()
+                self.version += 1
+                version = self.version
+        lag = (version - 1 - batch.versions)[batch.live.numpy()]
+        return Update(lag.size, *figures, learning_rate, int(lag.sum()), int(lag.max(initial=0)))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Holds updates, so that weights, statistics and version belong together while they are read or replaced."""
+        with self._updating, self._weights.writing():
+            yield
+
+    def _autocast(self) -> torch.autocast:
+        # The cache of casted weights is shared by threads: with it, a prediction during an update would read weights
+        # from before the step (measured: 244 where 0 was right).
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False)
+
+
+def _describe(figures: list[float], batch: Batch) -> str:
+    names = ("policy_loss", "value_loss", "entropy", "gradient_norm")
+    parts = [f"{name} {figure:g}" for name, figure in zip(names, figures, strict=True)]
+    returns = batch.returns[batch.live]
+    parts += [f"{len(returns)} live samples", f"returns {returns.min():g} to {returns.max():g}"]
+    states = batch.states.float()
+    parts += [f"states {states.min():g} to {states.max():g}"]
+    return "the loss is not finite: " + ", ".join(parts)
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+      UsageError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"--device: unknown device {name!r}; auto, cpu, cuda or cuda:N would be right"
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device: {name!r} is not supported; auto, cpu, cuda or cuda:N would be right")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UsageError(
+            f"--device: got {name!r}, but this machine has {count} CUDA devices; auto or cpu would be right"
+        )
+    return device
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """``auto`` is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32.
+
+    Raises:
+      UsageError: the device cannot do it.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "tf32"
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(f"--precision: tf32 needs --device cuda, got {device}; fp32 or bf16 would be right")
+    return precision
+
+
+class _ReadersWriterLock:
+    """Any number of readers or one writer; a writer that waits goes before readers that come later.
+
+    What is done under it is finite computation, so no wait on it is without end.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards the counts
+        self._readers = 0
+        self._writers = 0  # waiting or writing
+        self._writing = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._writers == 0)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._changed:
+            self._writers += 1
+            self._changed.wait_for(lambda: self._readers == 0 and not self._writing)
+            self._writing = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing = False
+                self._writers -= 1
+                self._changed.notify_all()

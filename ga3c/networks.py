@@ -1,0 +1,199 @@
+"""Policy-and-value networks. Pure torch; what they are trained with and where they run is not their business.
+
+A network maps states [B, ...] to (logits [B, A], values [B]). Image states may be uint8; 0..255 is scaled to 0..1 inside
+the first layer, so that bytes cross to the device.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import prod, sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from ga3c.envs import nearest
+from ga3c.errors import UsageError
+
+Initialisation = Literal["orthogonal", "uniform"]
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution without padding, followed by ReLU."""
+
+    channels: int
+    kernel: int
+    stride: int
+
+
+class ConvNetwork(nn.Module):
+    """Convolutions, one dense layer, then policy and value heads on the same features."""
+
+    def __init__(
+        self, observation_shape: tuple[int, ...], num_actions: int, convs: tuple[Conv, ...], dense: int
+    ) -> None:
+        """``observation_shape`` is (channels, height, width).
+
+        Raises:
+          UsageError: a state of that shape is no image, or too small for the convolutions.
+        """
+        super().__init__()
+        if len(observation_shape) != 3:
+            raise UsageError(
+                f"a convolutional network needs states [C, H, W], got {list(observation_shape)}; try mlp"
+            )
+        channels, height, width = observation_shape
+        layers = []
+        for conv in convs:
+            layers.append(nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride))
+            channels = conv.channels
+            height, width = ((side - conv.kernel) // conv.stride + 1 for side in (height, width))
+        if height < 1 or width < 1:
+            raise UsageError(
+                f"states {list(observation_shape)} are too small for this network's convolutions"
+            )
+        self.convs = nn.ModuleList(layers)
+        self.dense = nn.Linear(channels * height * width, dense)
+        self.policy = nn.Linear(dense, num_actions)
+        self.value = nn.Linear(dense, 1)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] uint8 or float -> logits [B, A], values [B]."""
+        first, *rest = self.convs
+        assert isinstance(first, nn.Conv2d)
+        weight = first.weight
+        if states.dtype == torch.uint8:
+            # Scaling the weights is B * 84 * 84 / 64 times less work than scaling the states.
+            weight = weight / 255.0
+            # Widening before changing the layout is twice as fast as the two in one copy, measured on a CPU.
+            states = states.to(_compute_dtype(states.device.type)).contiguous(
+                memory_format=torch.channels_last
+            )
+        features = F.relu(F.conv2d(states, weight, first.bias, first.stride))
+        for conv in rest:
+            features = F.relu(conv(features))
+        features = F.relu(self.dense(features.flatten(1)))
+        return self.policy(features), self.value(features).squeeze(1)
+
+
+def _compute_dtype(device_type: str) -> torch.dtype:
+    """What convolutions compute in: autocast's type inside autocast."""
+    enabled = torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if enabled else torch.float32
+
+
+class MLP(nn.Module):
+    """Two tanh layers each for policy and value, which share nothing: the usual choice for vector states."""
+
+    def __init__(self, observation_shape: tuple[int, ...], num_actions: int, width: int = 64) -> None:
+        """States of any shape are flattened."""
+        super().__init__()
+        inputs = prod(observation_shape)
+
+        def tower(outputs: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(inputs, width),
+                nn.Tanh(),
+                nn.Linear(width, width),
+                nn.Tanh(),
+                nn.Linear(width, outputs),
+            )
+
+        self.policy = tower(num_actions)
+        self.value = tower(1)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, ...] -> logits [B, A], values [B]."""
+        flat = states.flatten(1).float()
+        return self.policy(flat), self.value(flat).squeeze(1)
+
+
+_SMALL = (Conv(16, 8, 4), Conv(32, 4, 2))
+_NATURE = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1))
+
+# The paper (section 5.2) makes DNNs of growing cost from the small one by smaller first strides; so do these.
+NETWORKS: dict[str, tuple[Factory, str]] = {
+    "small": (partial(ConvNetwork, convs=_SMALL, dense=256), "A3C paper: conv 16x8/4, 32x4/2, dense 256"),
+    "nature": (
+        partial(ConvNetwork, convs=_NATURE, dense=512),
+        "Mnih et al. 2015: conv 32x8/4, 64x4/2, 64x3/1, dense 512",
+    ),
+    "large-s3": (
+        partial(ConvNetwork, convs=(Conv(16, 8, 3), Conv(32, 4, 2), Conv(64, 4, 2)), dense=256),
+        "conv 16x8/3, 32x4/2, 64x4/2, dense 256",
+    ),
+    "large": (
+        partial(ConvNetwork, convs=(Conv(16, 8, 2), Conv(32, 4, 2), Conv(64, 4, 2)), dense=256),
+        "conv 16x8/2, 32x4/2, 64x4/2, dense 256",
+    ),
+    "large-s1": (
+        partial(ConvNetwork, convs=(Conv(16, 8, 1), Conv(32, 4, 2), Conv(64, 4, 2)), dense=256),
+        "conv 16x8/1, 32x4/2, 64x4/2, dense 256",
+    ),
+    "mlp": (MLP, "for vector states: 2 tanh layers of 64 for policy and for value"),
+}
+
+
+def build_network(
+    name: str, observation_shape: tuple[int, ...], num_actions: int, initialisation: Initialisation
+) -> nn.Module:
+    """Makes a network by name, or by ``module:callable`` with the signature (observation_shape, num_actions).
+
+    Raises:
+      UsageError: there is no such network, or it does not fit the states.
+    """
+    network = _factory(name)(observation_shape, num_actions)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"network {name!r} returned {type(network).__name__}; a torch.nn.Module is needed")
+    if ":" not in name:
+        _initialise(network, initialisation)
+    return network
+
+
+def _factory(name: str) -> Factory:
+    if name in NETWORKS:
+        return NETWORKS[name][0]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        known = ", ".join(NETWORKS)
+        raise UsageError(
+            f"unknown network {name!r}{nearest(name, list(NETWORKS))}; known: {known}, or module:callable"
+        )
+    try:
+        factory: Factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"network {name!r} cannot be loaded: {error}") from None
+    return factory
+
+
+def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        if initialisation == "uniform":
+            # Weights and biases alike, as in the released code.
+            bound = 1 / sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -bound, bound)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound)
+        else:
+            nn.init.orthogonal_(layer.weight, sqrt(2))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    if initialisation == "orthogonal":
+        for head, gain in (("policy", 0.01), ("value", 1.0)):
+            module = getattr(network, head)
+            last = module[-1] if isinstance(module, nn.Sequential) else module
+            nn.init.orthogonal_(last.weight, gain)
+
+
+def cost(network: nn.Module, observation_shape: tuple[int, ...]) -> tuple[int, float]:
+    """Returns (parameters, MFLOP of one forward pass for one state); a multiply-add is two operations."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *observation_shape))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e6

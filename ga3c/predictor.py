@@ -1,0 +1,73 @@
+"""The predictor: a thread that serves actors' requests in batches."""
+
+import threading
+import time
+
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.queues import NO_SEGMENT, PredictionQueue, Request, Rollouts, TrainingQueue
+
+
+class Predictor:
+    """Takes every request that waits, predicts for all at once, answers, and passes complete rollouts on."""
+
+    def __init__(
+        self,
+        requests: PredictionQueue,
+        rollouts: TrainingQueue,
+        model: Model,
+        meters: Meters,
+        *,
+        max_batch_size: int,
+    ) -> None:
+        """``max_batch_size`` is in states; a single request may be larger."""
+        self._requests = requests
+        self._rollouts = rollouts
+        self._model = model
+        self._meters = meters
+        self._max_batch_size = max_batch_size
+
+    def run(self, stop: threading.Event) -> None:
+        """Predicts until the queue closes or ``stop`` is set."""
+        states = None
+        idle_since = time.perf_counter()
+        for batch in self._requests.batches(self._max_batch_size, stop):
+            began = time.perf_counter()
+            size = sum(request.size for request in batch)
+            if states is None or len(states) < size:
+                layout = batch[0].channel.slab.layout
+                shape = (max(size, self._max_batch_size), *layout.observation_shape)
+                states = self._model.host_buffer(shape, layout.observation_dtype)
+            gathered = states.numpy()
+            offset = 0
+            for request in batch:
+                source = request.channel.slab.observations[request.segment, request.step]
+                gathered[offset : offset + request.size] = source
+                offset += request.size
+            prediction = self._model.predict(states[:size])
+            live = 0
+            offset = 0
+            for request in batch:
+                rows = slice(offset, offset + request.size)
+                offset += request.size
+                live += self._answer(
+                    request, prediction.actions[rows], prediction.values[rows], prediction.version
+                )
+            now = time.perf_counter()
+            self._meters.predicted(
+                live, size, [e for r in batch for e in r.episodes], began - idle_since, now - began
+            )
+            idle_since = now
+
+    def _answer(self, request: Request, actions, values, version: int) -> int:  # type: ignore[no-untyped-def]
+        """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
+        slab, segment, step = request.channel.slab, request.segment, request.step
+        slab.actions[segment, step] = actions
+        slab.values[segment, step] = values
+        slab.versions[segment, step] = version
+        live = int(slab.live[segment, step].sum())
+        if request.completed != NO_SEGMENT:
+            slab.bootstrap_values[request.completed] = values
+            self._rollouts.put(Rollouts(request.channel, request.completed))
+        request.channel.reply()
+        return live

@@ -1,0 +1,156 @@
+"""What a user sees while a run goes on: a live panel on a terminal, plain lines elsewhere."""
+
+import sys
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_EVERY_S = 5.0
+
+
+class Display(Protocol):
+    """Shows a run; used as a context."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+
+    def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
+        """Shows the newest window: a ``"rates"`` line, the share done and the seconds left, if they are known."""
+
+
+def make_display(title: str) -> Display:
+    """A panel where standard output is a terminal, else lines."""
+    console = Console()
+    return _PanelDisplay(console, title) if console.is_terminal else _PlainDisplay()
+
+
+class _PlainDisplay:
+    """One line a window."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
+        parts = [
+            _duration(rates["time_s"]),
+            f"steps {rates['env_steps']:,}",
+            f"return {_number(rates['episode_return_mean'])}",
+            f"PPS {_number(rates['pps'])}",
+            f"TPS {_number(rates['tps'])}",
+            f"samples/s {_number(rates['training_samples_per_s'])}",
+            f"lag {_number(rates['policy_lag_mean'])}",
+            f"entropy {_number(rates['entropy'])}",
+        ]
+        if progress is not None and left_s is not None:
+            parts.append(f"{progress:.0%}, {_duration(left_s)} left")
+        print("  ".join(parts), flush=True)
+
+
+class _PanelDisplay:
+    """A panel that is redrawn in place."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._title = title
+        self._live = Live(console=console, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
+        self._live.update(draw_panel(self._title, rates, progress, left_s), refresh=True)
+
+
+def draw_panel(title: str, rates: dict[str, Any], progress: float | None, left_s: float | None) -> Panel:
+    """The panel as a rich renderable."""
+    table = Table.grid(padding=(0, 2), expand=True)
+    for _ in range(3):
+        table.add_column(style="dim")
+        table.add_column(justify="right", style="bold")
+    cells = [
+        ("time", _duration(rates["time_s"])),
+        ("agent steps", f"{rates['env_steps']:,}"),
+        ("frames", f"{rates['frames']:,}"),
+        ("PPS", _number(rates["pps"])),
+        ("TPS", _number(rates["tps"])),
+        ("training samples/s", _number(rates["training_samples_per_s"])),
+        ("prediction batch", _number(rates["prediction_batch_mean"])),
+        ("training batch", _number(rates["training_batch_mean"])),
+        ("updates", f"{rates['updates']:,}"),
+        ("prediction queue", f"{_number(rates['prediction_queue_depth'])} requests"),
+        ("training queue", f"{_number(rates['training_queue_depth'])} samples"),
+        (
+            "policy lag mean / max",
+            f"{_number(rates['policy_lag_mean'])} / {_number(rates['policy_lag_max'])}",
+        ),
+        ("actors wait", _share(rates["actor_wait_share"])),
+        ("predictors wait", _share(rates["predictor_wait_share"])),
+        ("trainers wait", _share(rates["trainer_wait_share"])),
+        ("policy loss", _number(rates["policy_loss"])),
+        ("value loss", _number(rates["value_loss"])),
+        ("entropy", _number(rates["entropy"])),
+        ("learning rate", _number(rates["learning_rate"])),
+        ("gradient norm", _number(rates["gradient_norm"])),
+        ("return, last 100", _number(rates["episode_return_mean"])),
+    ]
+    for row in range(0, len(cells), 3):
+        table.add_row(*(text for cell in cells[row : row + 3] for text in cell))
+    if progress is None:
+        foot = Text("no budget: runs until Ctrl-C", style="dim")
+        return Panel(Group(table, foot), title=title)
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(
+        ProgressBar(total=1.0, completed=progress, width=50), f"{progress:.1%}", f"{_duration(left_s)} left"
+    )
+    return Panel(Group(table, bar), title=title)
+
+
+def say_error(text: str) -> None:
+    """Prints to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 0.01 or value == 0 else f"{value:.2e}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

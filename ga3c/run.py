@@ -1,0 +1,336 @@
+"""One training run around whichever mode: its folder, budget, signals, checkpoints, metrics and display."""
+
+import datetime
+import json
+import os
+import platform
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from setproctitle import setproctitle
+
+import ga3c
+from ga3c.checkpoint import (
+    Progress,
+    find_checkpoint,
+    list_checkpoints,
+    load_network,
+    load_optimiser,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ga3c.config import TrainConfig, validate
+from ga3c.envs import EnvSpec
+from ga3c.errors import UsageError, WorkerError
+from ga3c.ga3c import Ga3c
+from ga3c.metrics import Meters, MetricsWriter
+from ga3c.model import Model, resolve_device, resolve_precision
+from ga3c.networks import build_network, cost
+from ga3c.optim import build_optimiser
+from ga3c.report import Display, make_display, say_error
+
+_TICK_S = 0.25
+_WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
+_PANEL_S = 1.0
+
+
+def train(config: TrainConfig, spec: EnvSpec) -> int:
+    """Trains until the budget is used up or a signal comes, and returns the exit code.
+
+    Raises:
+      UsageError: before anything was started or written.
+      WorkerError: a role failed; a checkpoint of what was learnt before is left.
+    """
+    validate(config)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    torch.set_num_threads(config.torch_threads)
+    torch.manual_seed(config.seed)
+    network = build_network(
+        config.network, spec.observation_shape, config_actions(spec), config.initialisation
+    )
+    parameters, mflop = cost(network, spec.observation_shape)
+    network = network.to(device, memory_format=torch.channels_last)
+    optimiser = build_optimiser(
+        config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon
+    )
+    model = Model(
+        network,
+        optimiser,
+        config.loss_config(),
+        max_grad_norm=config.max_grad_norm,
+        device=device,
+        precision=precision,
+    )
+    progress = _restore(config, model)
+    folder = _make_folder(config)
+    run = {
+        "config": config.to_json(),
+        "protocol": spec.protocol,
+        "device": str(device),
+        "precision": precision,
+        "parameters": parameters,
+        "mflop_per_state": round(mflop, 3),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+    _write_json(folder / "run.json", run)
+    _write_json(folder / "config.json", config.to_json())
+    setproctitle("ga3c: learner")
+    signals = _Signals()
+    with signals.handled(), MetricsWriter(folder) as writer, make_display(f"ga3c  {config.env}") as display:
+        for line in _header(config, spec, run, folder, progress):
+            display.say(line)
+        session = _Session(config, spec, model, folder, progress, writer, display, signals)
+        return session.run()
+
+
+def config_actions(spec: EnvSpec) -> int:
+    """Actions the policy chooses from."""
+    return spec.num_actions
+
+
+class _Session:
+    """The loop of one process, as named steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: EnvSpec,
+        model: Model,
+        folder: Path,
+        progress: Progress,
+        writer: MetricsWriter,
+        display: Display,
+        signals: "_Signals",
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._folder = folder
+        self._writer = writer
+        self._display = display
+        self._signals = signals
+        self._meters = Meters(
+            spec.frames_per_step,
+            env_steps=progress.env_steps,
+            updates=progress.updates,
+            time_s=progress.time_s,
+        )
+        self._system = Ga3c(config, spec, model, self._meters, self.learning_rate, display.say, progress)
+        self._first_update = progress.updates
+
+    def run(self) -> int:
+        """Returns the exit code."""
+        try:
+            self._system.start()
+            self._loop()
+        finally:
+            self._system.stop()
+        self._write_metrics()
+        self._checkpoint()
+        if self._system.failure is not None:
+            raise WorkerError(str(self._system.failure))
+        code = self._signals.exitcode
+        left = "" if code == 0 else f"; resume with: ga3c train --resume {self._folder}"
+        self._display.say(
+            f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}"
+        )
+        return code
+
+    def _loop(self) -> None:
+        windows = _Every(_WINDOW_S)
+        checkpoints = _Every(self._config.checkpoint_every)
+        while not (self._done >= 1.0 or self._system.failure):
+            if self._signals.wait(_TICK_S):
+                return
+            self._system.tick()
+            if windows.due():
+                self._write_metrics()
+            if checkpoints.due():
+                self._checkpoint()
+
+    @property
+    def _done(self) -> float:
+        """Share of the budget that is used up, 0 without one."""
+        config, meters = self._config, self._meters
+        steps = meters.env_steps / config.total_steps if config.total_steps else 0.0
+        minutes = meters.time_s / 60 / config.minutes if config.minutes else 0.0
+        return max(steps, minutes)
+
+    def learning_rate(self) -> float:
+        """Of the next update: annealed to 0 over the budget, steps before minutes."""
+        config, meters = self._config, self._meters
+        if not config.anneal:
+            return config.learning_rate
+        if config.total_steps:
+            share = meters.env_steps / config.total_steps
+        elif config.minutes:
+            share = meters.time_s / 60 / config.minutes
+        else:
+            share = 0.0
+        return config.learning_rate * max(0.0, 1.0 - share)
+
+    def _write_metrics(self) -> None:
+        rates = self._meters.rates()
+        self._writer.write([*self._meters.take_episodes(), rates])
+        done = self._done
+        limited = self._config.total_steps or self._config.minutes
+        left_s = None
+        if limited and done > 0:
+            left_s = max(0.0, self._meters.time_s * (1 / done - 1))
+        self._display.show(rates, min(done, 1.0) if limited else None, left_s)
+
+    def _checkpoint(self) -> None:
+        """Writes one if there is anything new; a full disk is said, and tried again next time."""
+        if self._meters.updates == self._first_update and list_checkpoints(self._folder):
+            return
+        meters = self._meters
+        try:
+            with self._model.paused():
+                progress = Progress(meters.env_steps, self._model.version, meters.time_s)
+                write_checkpoint(
+                    self._folder,
+                    self._config,
+                    progress,
+                    self._model.network,
+                    self._model.optimiser,
+                    self._config.keep,
+                )
+        except OSError as error:
+            self._display.say(f"checkpoint not written: {error}; the last good one is kept")
+
+
+class _Every:
+    """Says when an interval has passed again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class _Signals:
+    """SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.exitcode = 0
+        self._asked = threading.Event()
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handles both while it lasts."""
+        old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _: object) -> None:
+        if self._asked.is_set():
+            os._exit(
+                128 + number
+            )  # The forkserver sees the end of this process and takes the actors with it.
+        self.exitcode = 128 + number
+        self._asked.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for a signal; True if one has come."""
+        return self._asked.wait(timeout_s)
+
+
+def _restore(config: TrainConfig, model: Model) -> Progress:
+    """Loads the newest checkpoint of a run to resume into ``model``; a fresh run starts at 0."""
+    if config.resume is None:
+        return Progress()
+    path = find_checkpoint(config.resume)
+    checkpoint = read_checkpoint(path)
+    load_network(checkpoint, model.network, path)
+    load_optimiser(checkpoint, model.optimiser)
+    model.version = checkpoint.progress.updates
+    return checkpoint.progress
+
+
+def _make_folder(config: TrainConfig) -> Path:
+    """Makes the run's folder; a resumed run goes on in its own.
+
+    Raises:
+      UsageError: it holds another run, or cannot be made.
+    """
+    if config.resume is not None:
+        return config.resume if config.resume.is_dir() else config.resume.parent
+    now = datetime.datetime.now()
+    name = re.sub(r"[^\w.-]+", "-", config.env)
+    folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}"
+    if (folder / "config.json").exists():
+        raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _header(
+    config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Path, progress: Progress
+) -> Iterator[str]:
+    yield f"ga3c {ga3c.__version__}: {config.env} on {spec.backend}, mode {config.mode}, preset {config.preset}"
+    yield f"  protocol: {spec.protocol}"
+    yield (
+        f"  network {config.network}: {run['parameters']:,} parameters, {run['mflop_per_state']:g} MFLOP a state;"
+        f" {run['device']}, {run['precision']}"
+    )
+    yield (
+        f"  {config.actors} actors x {config.envs_per_actor} environments, {config.predictors} predictors,"
+        f" {config.trainers} trainers; t_max {config.t_max}, training batch from {config.min_training_batch},"
+        f" prediction batch to {config.max_prediction_batch}"
+    )
+    yield f"  {config.optimiser}, learning rate {config.learning_rate:g}; run folder {folder}"
+    if config.resume is not None:
+        yield f"  resumed at {progress.env_steps:,} steps, {progress.updates:,} updates, {progress.time_s:.0f} s"
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _machine() -> dict[str, Any]:
+    """Named facts only: never the environment's variables."""
+    model = platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
+
+
+def _versions() -> dict[str, str | None]:
+    packages = ("torch", "envpool", "gymnasium", "numpy")
+    versions: dict[str, str | None] = {"ga3c": ga3c.__version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+__all__ = ["say_error", "train"]

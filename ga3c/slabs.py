@@ -1,0 +1,117 @@
+"""Slabs: the shared memory in which an actor's rollouts live.
+
+Each actor has one slab, seen by that actor and by the learner. A state is written into it once, by the actor, and read
+in place twice: for prediction and for training. Only indices travel on the queues.
+
+A slab is a ring of S segments; a segment holds T steps of the actor's K environments. Who may touch a segment is
+decided by messages, never by flags in the memory: it is the actor's until the request that completes it, then the
+learner's until the release message.
+
+The memory is an anonymous ``memfd``: it needs no room in /dev/shm (64 MB under Docker), has no name, and is gone with
+the last process that maps it, however that process died.
+"""
+
+import mmap
+import os
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ALIGNMENT_BYTES = 64  # a cache line
+
+
+@dataclass(frozen=True)
+class SlabLayout:
+    """Shape of a slab; both sides of it must agree.
+
+    Attributes:
+      segments: S, rollouts of one environment that may be in flight, the one being written included; at least 2.
+      t_max: T, steps in a segment.
+      envs: K, environments of the actor.
+      observation_shape: shape of one state.
+      observation_dtype: numpy name of a state's type, ``uint8`` or ``float32``.
+    """
+
+    segments: int
+    t_max: int
+    envs: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+
+    def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name to (shape, dtype) of every array in the slab, in the order in which they lie in memory."""
+        steps = (self.segments, self.t_max)
+        return {
+            "observations": ((*steps, self.envs, *self.observation_shape), self.observation_dtype),
+            "values": ((*steps, self.envs), "float32"),
+            "rewards": ((*steps, self.envs), "float32"),
+            "actions": ((*steps, self.envs), "int64"),
+            "versions": (steps, "int64"),
+            "live": ((*steps, self.envs), "bool"),
+            "terminated": ((*steps, self.envs), "bool"),
+            "truncated": ((*steps, self.envs), "bool"),
+            "bootstrap_values": ((self.segments, self.envs), "float32"),
+            "clock": ((len(ActorClock.FIELDS),), "float64"),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of shared memory that one slab takes."""
+        return sum(_padded(shape, dtype) for shape, dtype in self.fields().values())
+
+
+class Slab:
+    """Views of one slab's arrays.
+
+    Attributes (S segments, T steps, K environments):
+      observations: [S, T, K, ...] s_t. Written by the actor.
+      live: [S, T, K] bool, whether step t is a transition (see ``returns``). Written by the actor.
+      rewards: [S, T, K] r_t, as trained on (clipped where that is asked for). Written by the actor.
+      terminated, truncated: [S, T, K] bool, how the episode ended after step t, if it did. Written by the actor.
+      actions: [S, T, K] int64, a_t. Written by a predictor.
+      values: [S, T, K] V(s_t). Written by a predictor.
+      versions: [S, T] model version that chose a_t. Written by a predictor.
+      bootstrap_values: [S, K] V(s_T). Written by the predictor that answers the next segment's first request.
+      clock: where the actor's time goes, see ``ActorClock``. Written by the actor, read at any time.
+    """
+
+    observations: NDArray[np.generic]
+    live: NDArray[np.bool_]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    actions: NDArray[np.int64]
+    values: NDArray[np.float32]
+    versions: NDArray[np.int64]
+    bootstrap_values: NDArray[np.float32]
+    clock: NDArray[np.float64]
+
+    def __init__(self, layout: SlabLayout, fd: int) -> None:
+        """Maps the slab behind ``fd``, which may be closed afterwards."""
+        self.layout = layout
+        memory = mmap.mmap(fd, layout.nbytes)  # unmapped when the last view is gone
+        offset = 0
+        for name, (shape, dtype) in layout.fields().items():
+            setattr(self, name, np.ndarray(shape, dtype, memory, offset))
+            offset += _padded(shape, dtype)
+
+
+class ActorClock:
+    """Seconds an actor has spent in each of its activities since it started; the names index ``Slab.clock``."""
+
+    FIELDS = ("environment_s", "waiting_for_prediction_s", "waiting_for_segment_s")
+    ENVIRONMENT, PREDICTION, SEGMENT = range(3)
+
+
+def create_slab_memory(layout: SlabLayout) -> int:
+    """Returns the descriptor of new, zeroed shared memory for a slab of this layout."""
+    fd = os.memfd_create("ga3c-slab", os.MFD_CLOEXEC)
+    os.ftruncate(fd, layout.nbytes)
+    return fd
+
+
+def _padded(shape: tuple[int, ...], dtype: str) -> int:
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    return -(-nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

@@ -1,0 +1,242 @@
+"""Starts, watches, replaces and stops the actor processes and the learner's threads.
+
+It does not know what the threads do: a wiring module hands it a factory for each role.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ga3c.forkserver import ForkServer
+from ga3c.metrics import Meters
+from ga3c.queues import ActorChannel, PredictionQueue, TrainingQueue
+from ga3c.slabs import Slab, SlabLayout, create_slab_memory
+
+MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
+
+
+class Role(Protocol):
+    """What a thread runs."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until its queue closes or ``stop`` is set."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run cannot go on: the role's name and its traceback."""
+
+    role: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.role} failed:\n{self.traceback.rstrip()}"
+
+
+class Failures:
+    """Keeps the first failure of a run; those that follow are its echo."""
+
+    def __init__(self) -> None:
+        self.happened = threading.Event()
+        self._lock = threading.Lock()  # guards first
+        self.first: Failure | None = None
+
+    def add(self, role: str, text: str) -> None:
+        """Notes a failure and wakes whoever waits for one."""
+        with self._lock:
+            if self.first is None:
+                self.first = Failure(role, text)
+        self.happened.set()
+
+
+class ThreadGroup:
+    """The threads of one role; their number can change while they run."""
+
+    def __init__(self, role: str, make: Callable[[], Role], failures: Failures) -> None:
+        """``make`` is called for each thread; ``role`` names them, as in ``predictor 1``."""
+        self._role = role
+        self._make = make
+        self._failures = failures
+        self._threads: list[tuple[threading.Thread, threading.Event]] = []
+        self._leaving: list[threading.Thread] = []
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def set_count(self, count: int) -> None:
+        """Starts threads, or asks the newest to leave; they finish the batch in hand."""
+        while len(self._threads) > count:
+            thread, stop = self._threads.pop()
+            stop.set()
+            self._leaving.append(thread)
+        while len(self._threads) < count:
+            stop = threading.Event()
+            name = f"{self._role} {len(self._threads)}"
+            thread = threading.Thread(target=self._run, args=(name, stop), name=name, daemon=True)
+            self._threads.append((thread, stop))
+            thread.start()
+
+    def _run(self, name: str, stop: threading.Event) -> None:
+        try:
+            self._make().run(stop)
+        except BaseException:
+            self._failures.add(name, traceback.format_exc())
+
+    def join(self, deadline: float) -> list[str]:
+        """Asks all to leave, waits until ``deadline`` (``time.monotonic``), and names those that have not left."""
+        self.set_count(0)
+        for thread in self._leaving:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread.name for thread in self._leaving if thread.is_alive()]
+
+
+@dataclass
+class _ActorRecord:
+    channel: ActorChannel
+    generation: int
+    pid: int | None = None
+    leaving: bool = False
+    clock: np.ndarray | None = None
+
+
+class ActorGroup:
+    """The actor processes; their number can change while they run, and one that dies is replaced."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        layout: SlabLayout,
+        training_queue: TrainingQueue,
+        failures: Failures,
+        notify: Callable[[str], None],
+    ) -> None:
+        """``notify`` is told, in a sentence, when an actor has been replaced."""
+        self._server = server
+        self._layout = layout
+        self._training_queue = training_queue
+        self._failures = failures
+        self._notify = notify
+        self._lock = (
+            threading.Lock()
+        )  # guards all that follows; the queues' locks are never held when it is taken
+        self._records: dict[int, _ActorRecord] = {}
+        self._deaths: dict[int, int] = {}
+        self._exitcodes: dict[int, int] = {}
+        self._stopping = False
+        self._requests: PredictionQueue | None = None
+        self._watcher = threading.Thread(target=self._watch, name="actor watch", daemon=True)
+
+    def start(self, requests: PredictionQueue) -> None:
+        """Begins to watch; ``requests`` is where new actors are heard."""
+        self._requests = requests
+        self._watcher.start()
+
+    def __len__(self) -> int:
+        return sum(not r.leaving for r in self._records.values())
+
+    def set_count(self, count: int) -> None:
+        """Starts actors, or asks those with the highest numbers to leave; their complete rollouts are kept."""
+        with self._lock:
+            for index, record in self._records.items():
+                if index >= count and not record.leaving:
+                    record.leaving = True
+                    record.channel.stop()
+            for index in range(count):
+                if index in self._records:
+                    self._records[index].leaving = False  # One on its way out is replaced when it has gone.
+                else:
+                    self._start(index)
+
+    def _start(self, index: int) -> None:
+        assert self._requests is not None
+        slab_fd = create_slab_memory(self._layout)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            channel = ActorChannel(index, ours, Slab(self._layout, slab_fd))
+            generation = self._server.start_actor(index, theirs, slab_fd)
+        finally:
+            theirs.close()
+            os.close(slab_fd)
+        self._records[index] = _ActorRecord(channel, generation)
+        self._training_queue.add_capacity(self._capacity)
+        self._requests.add(channel)
+
+    @property
+    def _capacity(self) -> int:
+        """Samples of one actor that can wait for training: the segment being written cannot."""
+        return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
+
+    def on_gone(self, channel: ActorChannel) -> None:
+        """An actor's end has closed: it left, or died and is replaced."""
+        with self._lock:
+            record = self._records.get(channel.index)
+            if self._stopping or record is None or record.channel is not channel:
+                return
+            del self._records[channel.index]
+            self._training_queue.add_capacity(-self._capacity)
+            if record.leaving:
+                return
+            deaths = 0 if channel.rollouts_completed else self._deaths.get(channel.index, 0)
+            self._deaths[channel.index] = deaths + 1
+            if deaths + 1 >= MAX_DEATHS:
+                text = f"died {MAX_DEATHS} times in a row without finishing a rollout"
+                self._failures.add(f"actor {channel.index}", text)
+                return
+            try:
+                self._start(channel.index)
+            except ConnectionError:
+                self._failures.add("forkserver", "it is gone, so no actor can be started")
+                return
+        self._notify(f"actor {channel.index} died and was replaced; its unfinished rollout was dropped")
+
+    def on_error(self, channel: ActorChannel, text: str) -> None:
+        """An actor raised: the run ends."""
+        self._failures.add(f"actor {channel.index}", text)
+
+    def _watch(self) -> None:
+        self._server.watch(self._on_start, self._on_exit)
+        if not self._stopping:
+            self._failures.add("forkserver", "it ended, and every actor with it")
+
+    def _on_start(self, generation: int, pid: int) -> None:
+        for record in list(self._records.values()):
+            if record.generation == generation:
+                record.pid = pid
+
+    def _on_exit(self, generation: int, exitcode: int) -> None:
+        if exitcode < 0 and not self._stopping:
+            self._notify(f"an actor was ended by {signal.Signals(-exitcode).name}")
+
+    def pids(self) -> list[int]:
+        """Process ids of the actors that have been forked."""
+        with self._lock:
+            return [r.pid for r in self._records.values() if r.pid is not None]
+
+    def read_clocks(self, meters: Meters) -> None:
+        """Passes on what the actors spent their time with since the last call."""
+        with self._lock:
+            records = list(self._records.values())
+        spent = np.zeros(3)
+        for record in records:
+            clock = record.channel.slab.clock.copy()
+            spent += clock - (record.clock if record.clock is not None else 0.0)
+            record.clock = clock
+        meters.actors_spent(*map(float, spent))
+
+    def stop(self) -> None:
+        """From now on an actor that goes is not replaced."""
+        with self._lock:
+            self._stopping = True
+
+    def join(self, timeout_s: float) -> None:
+        """Ends the server, and whatever actors are left with it."""
+        self._server.close(timeout_s)
+        self._watcher.join(timeout_s)
