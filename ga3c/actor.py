@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from ga3c.envs import VectorEnv
-from ga3c.queues import NO_SEGMENT, ActorPort, Closed, Episode
+from ga3c.queues import NO_SEGMENT, ActorPort, ChannelClosed, Episode
 from ga3c.slabs import ActorClock, Slab
 
 
@@ -25,7 +25,7 @@ class Actor:
         """Plays until the learner closes the channel or asks to stop."""
         try:
             self._play()
-        except Closed:
+        except ChannelClosed:
             pass
         finally:
             self._env.close()

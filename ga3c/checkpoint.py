@@ -1,5 +1,6 @@
-"""Checkpoints: one safetensors file with weights, optimiser statistics, counts and configuration. No pickle, so that
-loading one runs no code from it.
+"""Checkpoints: one safetensors file with weights, optimiser statistics, counts and configuration.
+
+No pickle, so that loading one runs no code from it.
 """
 
 import json
@@ -62,9 +63,7 @@ def write_checkpoint(
       OSError: it could not be written; the older ones are untouched.
     """
     tensors = {f"network.{name}": t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    tensors |= {
-        f"optimiser.{k}": t.detach().cpu().contiguous() for k, t in _optimiser_tensors(optimiser).items()
-    }
+    tensors |= {f"optimiser.{k}": t.detach().cpu().contiguous() for k, t in _optimiser_tensors(optimiser).items()}
     metadata = {
         "format": str(FORMAT),
         "config": json.dumps(config.to_json()),
@@ -122,9 +121,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
     if metadata.get("format") != str(FORMAT):
-        raise UsageError(
-            f"{path} has checkpoint format {metadata.get('format')}; this version reads {FORMAT}"
-        )
+        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version reads {FORMAT}")
     progress = Progress(int(metadata["env_steps"]), int(metadata["updates"]), float(metadata["time_s"]))
     return Checkpoint(
         config_from_json(json.loads(metadata["config"])),

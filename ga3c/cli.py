@@ -81,9 +81,7 @@ def run(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     prog = "ga3c train"
     # What a user says of these decides the defaults of the rest, so they are read first.
-    said = (
-        tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
-    )
+    said = tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
     if said.resume is not None:
         folder = said.resume if said.resume.is_dir() else said.resume.parent
         default = dataclasses.replace(read_config(folder), resume=said.resume)

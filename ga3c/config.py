@@ -191,7 +191,7 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     image = len(spec.observation_shape) == 3
     network = "small" if image else "mlp"
     if preset == "paper":
-        # NVlabs/GA3C, commit c291be5, Config.py. Its network pads its convolutions; ours, as in the A3C paper, does not.
+        # NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not.
         return TrainConfig(
             preset=preset, network=network, initialisation="uniform", precision="fp32",
             actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
@@ -237,6 +237,6 @@ def validate(config: TrainConfig) -> None:
     if config.min_training_batch > waiting:
         raise UsageError(
             f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"
-            f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at most"
-            f" {waiting} samples waiting; {waiting} or less would be right"
+            f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at"
+            f" most {waiting} samples waiting; {waiting} or less would be right"
         )

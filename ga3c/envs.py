@@ -222,9 +222,8 @@ class _EnvPool:
 
         self.num_envs = len(seeds)
         settings = _envpool_settings(config, name)
-        self._env = envpool.make_gymnasium(
-            name, num_envs=len(seeds), num_threads=1, env_seed=seeds, seed=seeds[0], **settings
-        )
+        make: Any = envpool.make_gymnasium  # its stubs know less than it does
+        self._env = make(name, num_envs=len(seeds), num_threads=1, env_seed=seeds, seed=seeds[0], **settings)
         _check_autoreset(config.id, self._env.metadata)
         self._dtype = env_spec(config).observation_dtype
         self._atari = bool(settings)
@@ -235,7 +234,7 @@ class _EnvPool:
         states, info = self._env.reset()
         if self._atari:
             self._lives = info["lives"]
-        return states.astype(self._dtype, copy=False)
+        return np.asarray(states).astype(self._dtype, copy=False)
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         states, rewards, terminated, truncated, info = self._env.step(actions)
@@ -249,9 +248,7 @@ class _EnvPool:
             game_over = (info["terminated"] != 0) | truncated | risen
             self._lives = info["lives"]
         self._game_over = game_over
-        return Step(
-            states.astype(self._dtype, copy=False), rewards, terminated, truncated, game_rewards, game_over
-        )
+        return Step(states.astype(self._dtype, copy=False), rewards, terminated, truncated, game_rewards, game_over)
 
     def close(self) -> None:
         self._env.close()
@@ -329,9 +326,7 @@ def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
 def _gymnasium_spec(config: EnvConfig) -> EnvSpec:
     _check_gymnasium_id(config)
     if config.episodic_life:
-        raise UsageError(
-            f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium"
-        )
+        raise UsageError(f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium")
     env = _make_single(config)
     try:
         shape, dtype, num_actions = _check_spaces(config.id, env.observation_space, env.action_space)
@@ -351,7 +346,7 @@ class _Gymnasium:
     def __init__(self, config: EnvConfig, num_envs: int, seeds: list[int]) -> None:
         _check_gymnasium_id(config)
         self.num_envs = num_envs
-        self._seeds = seeds
+        self._seeds: list[int | None] = [*seeds]
         self._clip = config.reward_clip and _is_ale(config)
         self._env = gymnasium.vector.SyncVectorEnv(
             [lambda: _make_single(config)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, copy=False

@@ -10,7 +10,7 @@ import torch
 
 from ga3c.checkpoint import find_checkpoint, load_network, read_checkpoint
 from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
-from ga3c.model import Model, resolve_device, resolve_precision
+from ga3c.model import Model, place, resolve_device, resolve_precision
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 
@@ -73,7 +73,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
         checkpoint.config.network, spec.observation_shape, spec.num_actions, checkpoint.config.initialisation
     )
     load_network(checkpoint, network, path)
-    network = network.to(where, memory_format=torch.channels_last)
+    network = place(network, where)
     model = Model(
         network,
         build_optimiser("adam", network.parameters(), 0.0, 0.999, 1e-8),

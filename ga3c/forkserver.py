@@ -8,6 +8,7 @@ Who dies when: the server ends when the learner's end of the socket closes, and 
 server is gone (``PR_SET_PDEATHSIG``), even inside an environment's step. Nobody waits for anybody.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,7 +27,7 @@ from setproctitle import setproctitle
 
 from ga3c.actor import Actor
 from ga3c.envs import EnvConfig, env_seeds, make_env
-from ga3c.queues import MAX_MESSAGE_BYTES, ActorPort, Closed
+from ga3c.queues import MAX_MESSAGE_BYTES, ActorPort, ChannelClosed
 from ga3c.slabs import Slab, SlabLayout
 
 # One thread in each process that shares the cores with others; read by numpy's and OpenCV's libraries when they load.
@@ -90,10 +91,8 @@ class ForkServer:
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
         """Ends the server and whatever actors are left; kills it if it has not ended in time."""
         # shutdown wakes a watch() that is inside recv; close alone would not.
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -110,7 +109,7 @@ def _serve(learner: socket.socket) -> None:
     """Forks an actor for each message, reports each actor's end, and ends with the learner."""
     settings = json.loads(learner.recv(MAX_MESSAGE_BYTES))
     sys.path[:] = settings["path"]
-    import envpool  # noqa: F401, PLC0415  (once, here, for all actors)
+    import envpool  # noqa: F401  (once, here, for all actors)
 
     children: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, generation)
     poll = select.poll()
@@ -174,7 +173,7 @@ def _run_actor(settings: dict[str, Any], start: dict[str, int], end_fd: int, sla
         try:
             if port is not None:
                 port.report_error(traceback.format_exc())
-        except Closed:
+        except ChannelClosed:
             pass
     finally:
         os._exit(exitcode)
@@ -187,7 +186,5 @@ if __name__ == "__main__":
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))
     _LEARNER.set_inheritable(False)
     setproctitle("ga3c: forkserver")
-    try:
+    with contextlib.suppress(ConnectionError):  # The learner is gone, and so will be the actors.
         _serve(_LEARNER)
-    except (ConnectionError, BrokenPipeError):
-        pass  # The learner is gone, and so will be the actors.

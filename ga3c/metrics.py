@@ -8,32 +8,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 from ga3c.queues import Episode
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
 
 
-class UpdateFigures(Protocol):
-    """What an update reports, see ``model.Update``."""
+class UpdateFigures(NamedTuple):
+    """What one update did.
 
-    @property
-    def samples(self) -> int: ...
-    @property
-    def policy_loss(self) -> float: ...
-    @property
-    def value_loss(self) -> float: ...
-    @property
-    def entropy(self) -> float: ...
-    @property
-    def gradient_norm(self) -> float: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def lag_sum(self) -> int: ...
-    @property
-    def lag_max(self) -> int: ...
+    Fields:
+      samples: live samples in its batch; the losses and the entropy are means over them.
+      policy_loss, value_loss, entropy: parts of the loss, without their costs.
+      gradient_norm: before clipping.
+      learning_rate: that it was made with.
+      lag_sum, lag_max: policy lag, in versions, summed over the samples and at most.
+    """
+
+    samples: int
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    gradient_norm: float
+    learning_rate: float
+    lag_sum: int
+    lag_max: int
 
 
 @dataclass
@@ -72,9 +72,7 @@ class Meters:
       updates: optimiser steps.
     """
 
-    def __init__(
-        self, frames_per_step: int, *, env_steps: int = 0, updates: int = 0, time_s: float = 0.0
-    ) -> None:
+    def __init__(self, frames_per_step: int, *, env_steps: int = 0, updates: int = 0, time_s: float = 0.0) -> None:
         """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before."""
         self.env_steps = env_steps
         self.updates = updates
@@ -166,7 +164,7 @@ class Meters:
         mean_return = self.episode_return_mean
         with self._lock:
             w, self._window = self._window, _Window()
-            seconds = max(w_age(w), 1e-9)
+            seconds = max(_age_s(w), 1e-9)
             actor_s = w.environment_s + w.prediction_wait_s + w.segment_wait_s
             return {
                 "kind": "rates",
@@ -197,7 +195,7 @@ class Meters:
             }
 
 
-def w_age(window: _Window) -> float:
+def _age_s(window: _Window) -> float:
     """Seconds since the window was opened."""
     return time.perf_counter() - window.began
 
@@ -249,4 +247,4 @@ def _tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

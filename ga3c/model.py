@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ga3c.errors import UsageError
 from ga3c.losses import LossConfig, actor_critic_loss
+from ga3c.metrics import UpdateFigures
 from ga3c.optim import set_learning_rate
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -53,19 +54,6 @@ class Batch:
     returns: Tensor
     live: Tensor
     versions: NDArray[np.int64]
-
-
-class Update(NamedTuple):
-    """What an update did; losses and entropy are means over its live samples."""
-
-    samples: int
-    policy_loss: float
-    value_loss: float
-    entropy: float
-    gradient_norm: float
-    learning_rate: float
-    lag_sum: int
-    lag_max: int
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -118,7 +106,7 @@ class Model:
             both = torch.stack((logits.argmax(dim=1).float(), values.float())).cpu().numpy()
         return Prediction(both[0].astype(np.int64), both[1], version)
 
-    def update(self, batch: Batch, learning_rate: float) -> Update:
+    def update(self, batch: Batch, learning_rate: float) -> UpdateFigures:
         """One optimiser step on a batch.
 
         Raises:
@@ -144,7 +132,17 @@ class Model:
                 self.version += 1
                 version = self.version
         lag = (version - 1 - batch.versions)[batch.live.numpy()]
-        return Update(lag.size, *figures, learning_rate, int(lag.sum()), int(lag.max(initial=0)))
+        policy_loss, value_loss, entropy, gradient_norm = figures
+        return UpdateFigures(
+            samples=lag.size,
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy=entropy,
+            gradient_norm=gradient_norm,
+            learning_rate=learning_rate,
+            lag_sum=int(lag.sum()),
+            lag_max=int(lag.max(initial=0)),
+        )
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -168,6 +166,15 @@ def _describe(figures: list[float], batch: Batch) -> str:
     return "the loss is not finite: " + ", ".join(parts)
 
 
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Moves a network to where it runs, in the layout in which convolutions are fastest."""
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def resolve_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU.
 
@@ -179,9 +186,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(
-            f"--device: unknown device {name!r}; auto, cpu, cuda or cuda:N would be right"
-        ) from None
+        raise UsageError(f"--device: unknown device {name!r}; auto, cpu, cuda or cuda:N would be right") from None
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device: {name!r} is not supported; auto, cpu, cuda or cuda:N would be right")
     count = torch.cuda.device_count()

@@ -1,7 +1,7 @@
 """Policy-and-value networks. Pure torch; what they are trained with and where they run is not their business.
 
-A network maps states [B, ...] to (logits [B, A], values [B]). Image states may be uint8; 0..255 is scaled to 0..1 inside
-the first layer, so that bytes cross to the device.
+A network maps states [B, ...] to (logits [B, A], values [B]). Image states may be uint8; 0..255 is scaled to 0..1
+inside the first layer, so that bytes cross to the device.
 """
 
 import importlib
@@ -45,9 +45,7 @@ class ConvNetwork(nn.Module):
         """
         super().__init__()
         if len(observation_shape) != 3:
-            raise UsageError(
-                f"a convolutional network needs states [C, H, W], got {list(observation_shape)}; try mlp"
-            )
+            raise UsageError(f"a convolutional network needs states [C, H, W], got {list(observation_shape)}; try mlp")
         channels, height, width = observation_shape
         layers = []
         for conv in convs:
@@ -55,9 +53,7 @@ class ConvNetwork(nn.Module):
             channels = conv.channels
             height, width = ((side - conv.kernel) // conv.stride + 1 for side in (height, width))
         if height < 1 or width < 1:
-            raise UsageError(
-                f"states {list(observation_shape)} are too small for this network's convolutions"
-            )
+            raise UsageError(f"states {list(observation_shape)} are too small for this network's convolutions")
         self.convs = nn.ModuleList(layers)
         self.dense = nn.Linear(channels * height * width, dense)
         self.policy = nn.Linear(dense, num_actions)
@@ -72,9 +68,7 @@ class ConvNetwork(nn.Module):
             # Scaling the weights is B * 84 * 84 / 64 times less work than scaling the states.
             weight = weight / 255.0
             # Widening before changing the layout is twice as fast as the two in one copy, measured on a CPU.
-            states = states.to(_compute_dtype(states.device.type)).contiguous(
-                memory_format=torch.channels_last
-            )
+            states = states.to(_compute_dtype(states.device.type)).contiguous(memory_format=torch.channels_last)
         features = F.relu(F.conv2d(states, weight, first.bias, first.stride))
         for conv in rest:
             features = F.relu(conv(features))
@@ -162,9 +156,7 @@ def _factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     if not attribute:
         known = ", ".join(NETWORKS)
-        raise UsageError(
-            f"unknown network {name!r}{nearest(name, list(NETWORKS))}; known: {known}, or module:callable"
-        )
+        raise UsageError(f"unknown network {name!r}{nearest(name, list(NETWORKS))}; known: {known}, or module:callable")
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -189,6 +181,7 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
         for head, gain in (("policy", 0.01), ("value", 1.0)):
             module = getattr(network, head)
             last = module[-1] if isinstance(module, nn.Sequential) else module
+            assert isinstance(last, nn.Linear)
             nn.init.orthogonal_(last.weight, gain)
 
 

@@ -12,8 +12,9 @@ OptimiserName = Literal["adam", "rmsprop"]
 class RMSProp(torch.optim.Optimizer):
     """g = decay * g + (1 - decay) * grad^2; theta = theta - lr * grad / sqrt(g + epsilon).
 
-    The epsilon is *inside* the square root (arXiv:1602.01783, equation S2); ``torch.optim.RMSprop`` has it outside, which
-    with the usual 0.1 is another algorithm. ``g`` starts at ``initial_square``: TensorFlow 1 starts at 1, the paper at 0.
+    The epsilon is *inside* the square root (arXiv:1602.01783, equation S2); ``torch.optim.RMSprop`` has it outside,
+    which with the usual 0.1 is another algorithm. ``g`` starts at ``initial_square``: TensorFlow 1 starts at 1, the
+    paper at 0.
     """
 
     def __init__(

@@ -3,6 +3,9 @@
 import threading
 import time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.queues import NO_SEGMENT, PredictionQueue, Request, Rollouts, TrainingQueue
@@ -50,16 +53,12 @@ class Predictor:
             for request in batch:
                 rows = slice(offset, offset + request.size)
                 offset += request.size
-                live += self._answer(
-                    request, prediction.actions[rows], prediction.values[rows], prediction.version
-                )
+                live += self._answer(request, prediction.actions[rows], prediction.values[rows], prediction.version)
             now = time.perf_counter()
-            self._meters.predicted(
-                live, size, [e for r in batch for e in r.episodes], began - idle_since, now - began
-            )
+            self._meters.predicted(live, size, [e for r in batch for e in r.episodes], began - idle_since, now - began)
             idle_since = now
 
-    def _answer(self, request: Request, actions, values, version: int) -> int:  # type: ignore[no-untyped-def]
+    def _answer(self, request: Request, actions: NDArray[np.int64], values: NDArray[np.float32], version: int) -> int:
         """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
         slab, segment, step = request.channel.slab, request.segment, request.step
         slab.actions[segment, step] = actions

@@ -11,6 +11,7 @@ file. The learner waits for all its ends with one ``epoll``.
 Both are iterators that end when they are closed, on every side. This module knows neither model nor torch.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -30,16 +31,14 @@ NO_SEGMENT: Final = -1
 POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits notices, without having been woken
 MAX_MESSAGE_BYTES: Final = 65536
 
-_REQUEST: Final = struct.Struct(
-    "<ciii"
-)  # kind, segment, step, completed segment; then the episodes that ended
+_REQUEST: Final = struct.Struct("<ciii")  # kind, segment, step, completed segment; then the episodes that ended
 _EPISODE: Final = struct.Struct("<dq")  # return, length
 _RELEASE: Final = struct.Struct("<ci")  # kind, segment
 _KIND_REQUEST, _KIND_ERROR = b"r", b"e"
 _KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
 
 
-class Closed(Exception):
+class ChannelClosed(Exception):  # noqa: N818  (an end, not an error)
     """The other end of a channel is gone, or asked this one to stop."""
 
 
@@ -67,7 +66,7 @@ class ActorPort:
         """Returns a segment to write into; waits until a trainer has released one. This is the back-pressure.
 
         Raises:
-          Closed: the learner is gone or asked the actor to stop.
+          ChannelClosed: the learner is gone or asked the actor to stop.
         """
         while not self._free:
             self._receive()
@@ -83,7 +82,7 @@ class ActorPort:
           episodes: games that ended since the last request.
 
         Raises:
-          Closed: the learner is gone.
+          ChannelClosed: the learner is gone.
         """
         message = _REQUEST.pack(_KIND_REQUEST, segment, step, completed)
         message += b"".join(_EPISODE.pack(e.episode_return, e.length) for e in episodes)
@@ -93,7 +92,7 @@ class ActorPort:
         """Waits until the actions of the last request are in the slab.
 
         Raises:
-          Closed: the learner is gone or asked the actor to stop.
+          ChannelClosed: the learner is gone or asked the actor to stop.
         """
         while self._receive() != _KIND_ACT:
             pass
@@ -106,19 +105,19 @@ class ActorPort:
         try:
             self._socket.send(message)
         except OSError as error:
-            raise Closed("the learner is gone") from error
+            raise ChannelClosed("the learner is gone") from error
 
     def _receive(self) -> bytes:
         """Waits for one message and returns its kind; a release is noted here."""
         try:
             message = self._socket.recv(_RELEASE.size)
         except OSError as error:
-            raise Closed("the learner is gone") from error
+            raise ChannelClosed("the learner is gone") from error
         kind = message[:1]
         if kind == _KIND_RELEASE:
             self._free.append(_RELEASE.unpack(message)[1])
         elif kind != _KIND_ACT:
-            raise Closed("stopped by the learner" if kind == _KIND_STOP else "the learner is gone")
+            raise ChannelClosed("stopped by the learner" if kind == _KIND_STOP else "the learner is gone")
         return kind
 
 
@@ -193,10 +192,8 @@ class ActorChannel:
         self._socket.close()
 
     def _send(self, message: bytes) -> None:
-        try:
+        with contextlib.suppress(OSError):  # If the actor is gone, its end of file is in the epoll.
             self._socket.send(message)
-        except OSError:
-            pass  # The actor is gone: its end of file is in the epoll.
 
 
 class PredictionQueue:
@@ -336,16 +333,14 @@ class Rollouts:
 class TrainingQueue:
     """Complete rollouts inside the learner.
 
-    It needs no bound of its own: an actor has at most ``segments - 1`` complete segments out, and stops when it has none
-    left to write into.
+    It needs no bound of its own: an actor has at most ``segments - 1`` complete segments out, and stops when it has
+    none left to write into.
     """
 
     def __init__(self) -> None:
         self._rollouts: deque[Rollouts] = deque()
         self._changed = threading.Condition()  # guards the deque, the counts and _closed
-        self._collecting = (
-            threading.Lock()
-        )  # one trainer gathers at a time: two half-full batches could wait for ever
+        self._collecting = threading.Lock()  # one trainer gathers at a time: two half-full batches could wait for ever
         self._samples = 0
         self._capacity = 0
         self._closed = False
@@ -378,8 +373,8 @@ class TrainingQueue:
     def batches(self, min_batch_size: int, stop: threading.Event) -> Iterator[list[Rollouts]]:
         """Yields rollouts of at least ``min_batch_size`` samples together, in the order in which they were completed.
 
-        Fewer if the actors that are left could never fill such a batch. Ends when the queue closes or ``stop`` is set; a
-        batch that is not yet full then stays in the queue. Any number of threads may iterate.
+        Fewer if the actors that are left could never fill such a batch. Ends when the queue closes or ``stop`` is set;
+        a batch that is not yet full then stays in the queue. Any number of threads may iterate.
         """
         while not (self._closed or stop.is_set()):
             rollouts = self._collect(min_batch_size)

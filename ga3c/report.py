@@ -125,9 +125,7 @@ def draw_panel(title: str, rates: dict[str, Any], progress: float | None, left_s
         foot = Text("no budget: runs until Ctrl-C", style="dim")
         return Panel(Group(table, foot), title=title)
     bar = Table.grid(padding=(0, 2))
-    bar.add_row(
-        ProgressBar(total=1.0, completed=progress, width=50), f"{progress:.1%}", f"{_duration(left_s)} left"
-    )
+    bar.add_row(ProgressBar(total=1.0, completed=progress, width=50), f"{progress:.1%}", f"{_duration(left_s)} left")
     return Panel(Group(table, bar), title=title)
 
 

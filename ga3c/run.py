@@ -32,10 +32,10 @@ from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters, MetricsWriter
-from ga3c.model import Model, resolve_device, resolve_precision
+from ga3c.model import Model, place, resolve_device, resolve_precision
 from ga3c.networks import build_network, cost
 from ga3c.optim import build_optimiser
-from ga3c.report import Display, make_display, say_error
+from ga3c.report import Display, make_display
 
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
@@ -54,11 +54,9 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     precision = resolve_precision(config.precision, device)
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.seed)
-    network = build_network(
-        config.network, spec.observation_shape, config_actions(spec), config.initialisation
-    )
+    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
     parameters, mflop = cost(network, spec.observation_shape)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = place(network, device)
     optimiser = build_optimiser(
         config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon
     )
@@ -91,11 +89,6 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals)
         return session.run()
-
-
-def config_actions(spec: EnvSpec) -> int:
-    """Actions the policy chooses from."""
-    return spec.num_actions
 
 
 class _Session:
@@ -140,9 +133,7 @@ class _Session:
             raise WorkerError(str(self._system.failure))
         code = self._signals.exitcode
         left = "" if code == 0 else f"; resume with: ga3c train --resume {self._folder}"
-        self._display.say(
-            f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}"
-        )
+        self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
         return code
 
     def _loop(self) -> None:
@@ -242,9 +233,7 @@ class _Signals:
 
     def _handle(self, number: int, _: object) -> None:
         if self._asked.is_set():
-            os._exit(
-                128 + number
-            )  # The forkserver sees the end of this process and takes the actors with it.
+            os._exit(128 + number)  # The forkserver sees the end of this process and takes the actors with it.
         self.exitcode = 128 + number
         self._asked.set()
 
@@ -285,9 +274,7 @@ def _make_folder(config: TrainConfig) -> Path:
     return folder
 
 
-def _header(
-    config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Path, progress: Progress
-) -> Iterator[str]:
+def _header(config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Path, progress: Progress) -> Iterator[str]:
     yield f"ga3c {ga3c.__version__}: {config.env} on {spec.backend}, mode {config.mode}, preset {config.preset}"
     yield f"  protocol: {spec.protocol}"
     yield (
@@ -331,6 +318,3 @@ def _versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[package] = None
     return versions
-
-
-__all__ = ["say_error", "train"]

@@ -124,9 +124,7 @@ class ActorGroup:
         self._training_queue = training_queue
         self._failures = failures
         self._notify = notify
-        self._lock = (
-            threading.Lock()
-        )  # guards all that follows; the queues' locks are never held when it is taken
+        self._lock = threading.Lock()  # guards all that follows; the queues' locks are never held when it is taken
         self._records: dict[int, _ActorRecord] = {}
         self._deaths: dict[int, int] = {}
         self._exitcodes: dict[int, int] = {}
