@@ -1,0 +1,105 @@
+"""What every benchmark shares: facts about machine and code, spreads of figures, and rows of a record."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ga3c.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+_PACKAGES = ("ga3c", "torch", "envpool", "gymnasium", "numpy")
+
+
+class BenchmarkError(RuntimeError):
+    """What was to be measured did not run; the message says how it ended."""
+
+
+def facts() -> dict[str, Any]:
+    """When, on what and of which code a benchmark was made; taken before it loads the machine."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        **_commit(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "load_average_before": round(os.getloadavg()[0], 2),  # of the last minute: near 0 on an idle machine
+    }
+
+
+def _commit() -> dict[str, Any]:
+    """The commit, and whether files other than earlier results differ from it; None where there is no git."""
+    status = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _machine() -> dict[str, Any]:
+    """Named facts only: no host name, none of the environment's variables."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def spread(figures: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and extremes.
+
+    Args:
+      figures: at least one.
+    """
+    quartiles = statistics.quantiles(figures, n=4, method="inclusive") if len(figures) > 1 else [figures[0]] * 3
+    named = zip(("min", "q1", "median", "q3", "max"), (min(figures), *quartiles, max(figures)), strict=True)
+    return {name: float(f"{figure:.6g}") for name, figure in named}
+
+
+def prepare(path: Path) -> None:
+    """Makes sure that a row can be appended to ``path``, before the time for measuring is spent.
+
+    Raises:
+      UsageError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise UsageError(f"--record: {path} cannot be written: {error.strerror}") from None
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Appends a row to a JSONL file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,287 @@
+"""Says how many predictions (PPS) and training samples a second a warm GA3C run makes, and how many a peer makes.
+
+Options that are not listed here, and the environment, go to ``ga3c train``, which runs as a user runs it; what it
+writes to metrics.jsonl is what counts. A peer plays the same game with the same network, rollouts and environments,
+turn by turn with GA3C.
+"""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from peer import peer_python, run_peer
+from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
+
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvConfig, env_spec
+from ga3c.errors import UsageError
+
+_WINDOW_S = 4.0  # of ga3c's "rates" lines
+_START_S = 4.0  # that a run may take to start; where it takes less, windows beyond --seconds are left out
+_PEER_NETWORKS = ("small", "nature")
+_PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "8", "--network", "small"]
+_PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
+_KEPT = (
+    "pps", "tps", "training_samples_per_s", "policy_lag_mean", "prediction_batch_mean", "training_batch_mean",
+    "actor_wait_share", "predictor_wait_share", "trainer_wait_share",
+)  # fmt: skip
+
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures the throughput of `ga3c train`, whose environment and options may be given as well."""
+
+    seconds: float = 30.0
+    """Measured time of each run."""
+    warm_up_s: float = 10.0
+    """Seconds before that, from the first steps on, that do not count."""
+    repeats: int = 3
+    """Runs, of each system."""
+    record: Path | None = None
+    """JSONL file that a row is appended to; default benchmarks/results/throughput.jsonl."""
+    peer: Literal["sb3"] | None = None
+    """Library to compare with; its environment is made on first use. Sets t_max 5 and 4x8 environments."""
+    peer_vec: Literal["subproc", "dummy", "best"] = "best"
+    """The peer's environments: in processes, in its own, or the faster of the two in each repeat."""
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        sys.exit(_main(sys.argv[1:]))
+    except UsageError as error:
+        print(f"throughput: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BenchmarkError as error:
+        print(f"throughput: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main(arguments: list[str]) -> int:
+    options, rest = tyro.cli(Options, args=arguments, prog="throughput.py", return_unknown_args=True)
+    # Of an option given twice the last counts, so that these are defaults; a preset brings its own.
+    defaults = _PEER_DEFAULTS if options.peer and not any(a.startswith("--preset") for a in rest) else []
+    train_arguments = defaults + rest
+    _check(options, train_arguments)
+    path = options.record or RESULTS / "throughput.jsonl"
+    prepare(path)
+    if options.peer:
+        peer_python(options.peer)
+    row = {"measured": "throughput", **facts(), "train_arguments": train_arguments}
+    _warn_if_busy(row)
+    row |= _measure(options, train_arguments)
+    append(path, row)
+    print(f"appended to {path}")
+    return 0
+
+
+def _check(options: Options, train_arguments: list[str]) -> None:
+    """Finds what is wrong before anything runs; the rest of it ``ga3c train`` says itself.
+
+    Raises:
+      UsageError: with the first thing that is.
+    """
+    for name, bound in (("seconds", _WINDOW_S), ("warm_up_s", 0), ("repeats", 1)):
+        value = getattr(options, name)
+        if not bound <= value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')}: got {value:g}; at least {bound:g} would be right")
+    said = tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train")
+    for name in ("out", "resume", "minutes", "total_steps"):
+        if getattr(said, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is this benchmark's own to choose; leave it out")
+    game = env_spec(said.env_config()).game
+    if options.peer:
+        _check_peer(options.peer, said, game)
+
+
+def _check_peer(peer: str, said: TrainConfig, game: str | None) -> None:
+    """Refuses what the peer's script does not play alike."""
+    if game is None:
+        raise UsageError(f"--peer {peer} plays Atari games only, got {said.env!r}; Pong-v5 would be right")
+    if said.network not in _PEER_NETWORKS:
+        raise UsageError(f"--peer {peer} has networks {' and '.join(_PEER_NETWORKS)}, got {said.network!r}")
+    for name in _PROTOCOL:
+        got, right = getattr(said, name), getattr(EnvConfig, name)
+        if got != right:
+            raise UsageError(f"--peer {peer} plays with --{name.replace('_', '-')} {right} only, got {got}")
+    if said.sticky_actions or (said.sticky_actions is None and said.env.startswith("ALE/")):
+        raise UsageError(f"--peer {peer} plays without sticky actions; --sticky-actions 0 would be right")
+
+
+def _warn_if_busy(row: Run) -> None:
+    load, cores = row["load_average_before"], row["machine"]["cores"]
+    if load > cores / 4:
+        print(f"the machine is busy (load {load:g} on {cores} cores): the figures are too low, and spread", flush=True)
+
+
+def _measure(options: Options, train_arguments: list[str]) -> Run:
+    """All repeats, GA3C and the peer by turns."""
+    repeats: list[list[Run]] = []
+    ratios: list[float] = []
+    settings: Run = {}
+    for number in range(1, options.repeats + 1):
+        ours, settings = _ga3c_run(options, train_arguments)
+        _say(number, ours)
+        theirs = _peer_runs(options, settings)
+        for run in theirs:
+            _say(number, run)
+        repeats.append([ours, *theirs])
+        if theirs:
+            ratios.append(ours["pps"]["median"] / max(run["pps"]["median"] for run in theirs))
+            print(f"repeat {number}  ga3c / {options.peer} at its best: {ratios[-1]:.2f}", flush=True)
+    print("\n".join(_summary(repeats, ratios)))
+    return {"options": _options_row(options), "settings": settings, "repeats": repeats, "ratios": ratios}
+
+
+def _options_row(options: Options) -> Run:
+    return {name: getattr(options, name) for name in ("seconds", "warm_up_s", "repeats", "peer", "peer_vec")}
+
+
+def _ga3c_run(options: Options, train_arguments: list[str]) -> tuple[Run, Run]:
+    """Runs ``ga3c train`` once; returns its figures, and its resolved settings."""
+    with tempfile.TemporaryDirectory(prefix="ga3c-throughput-") as temporary:
+        folder = Path(temporary) / "run"
+        minutes = (_START_S + options.warm_up_s + options.seconds + 2 * _WINDOW_S) / 60
+        _train([*train_arguments, "--out", str(folder), "--minutes", f"{minutes:.4f}"])
+        settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    settings["config"]["out"] = None  # a folder of this machine, gone by now
+    del settings["machine"], settings["versions"]  # the row has them
+    windows = _warm_windows([line for line in lines if line["kind"] == "rates"], options.warm_up_s)
+    windows = windows[: math.ceil(options.seconds / _WINDOW_S)]
+    if not windows:
+        raise BenchmarkError(f"ga3c train was not yet warm after {60 * minutes:.0f} s; a longer --seconds may do")
+    return _series(settings["config"]["mode"], windows), settings
+
+
+def _train(arguments: list[str]) -> None:
+    """Runs the repository's own ``ga3c train``.
+
+    Raises:
+      UsageError: it would not run so.
+      BenchmarkError: it failed.
+    """
+    command = [sys.executable, "-m", "ga3c", "train", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    said = done.stderr.strip().removeprefix("ga3c: ")
+    if done.returncode == 2:
+        raise UsageError(said)
+    if done.returncode:
+        raise BenchmarkError(f"ga3c train ended with {done.returncode}: {said}")
+
+
+def _warm_windows(rates: list[Run], warm_up_s: float) -> list[Run]:
+    """The windows that began ``warm_up_s`` or more after the one with the first steps did.
+
+    Args:
+      rates: "rates" lines, in order; the last one ends with the run, somewhere in its window, and is left out.
+      warm_up_s: seconds.
+    """
+    began = [0.0, *(line["time_s"] for line in rates)]
+    windows = list(zip(began, rates[:-1], strict=False))
+    first = next((start for start, line in windows if line["pps"]), math.inf)
+    return [
+        {"seconds": round(line["time_s"] - start, 3), **{name: line.get(name) for name in _KEPT}}
+        for start, line in windows
+        if start >= first + warm_up_s
+    ]
+
+
+def _peer_runs(options: Options, settings: Run) -> list[Run]:
+    """Runs the peer once for each kind of environments, as the GA3C run of ``settings`` was run."""
+    if options.peer is None:
+        return []
+    kinds = ("subproc", "dummy") if options.peer_vec == "best" else (options.peer_vec,)
+    return [run for kind in kinds for run in _sb3_run(options, settings, kind)]
+
+
+def _sb3_run(options: Options, settings: Run, vec: str) -> list[Run]:
+    """Returns a series for each number of torch threads.
+
+    Raises:
+      BenchmarkError: its network has another size than ours.
+    """
+    config = settings["config"]
+    arguments = {
+        "--env": f"ALE/{config['env'].removeprefix('ALE/')}",
+        "--network": config["network"],
+        "--n-steps": config["t_max"],
+        "--envs": config["actors"] * config["envs_per_actor"],
+        "--seed": config["seed"],
+        "--device": settings["device"],
+        "--vec": vec,
+        "--warm-up-s": options.warm_up_s,
+        "--seconds": options.seconds,
+    }
+    answer = run_peer("sb3", "sb3_a2c.py", [str(word) for pair in arguments.items() for word in pair])
+    if answer["parameters"] != settings["parameters"]:
+        raise BenchmarkError(f"networks differ: {answer['parameters']} parameters, ga3c's {settings['parameters']}")
+    windows = answer.pop("windows")
+    return [
+        _series(
+            f"sb3 {vec}, {threads} torch thread{'s' if threads > 1 else ''}",
+            # Each step is predicted once and trained on once.
+            [
+                {"seconds": round(w["seconds"], 3), "pps": w["steps_per_s"], "training_samples_per_s": w["steps_per_s"]}
+                for w in windows
+                if w["threads"] == threads
+            ],
+        )
+        | {"vec": vec, "threads": threads, **answer}
+        for threads in sorted({w["threads"] for w in windows})
+    ]
+
+
+def _series(system: str, windows: list[Run]) -> Run:
+    """The windows of one run and the spread of their rates."""
+    rates = ("pps", "training_samples_per_s")
+    spreads = {name: spread([window[name] or 0.0 for window in windows]) for name in rates}
+    return {"system": system, **spreads, "windows": windows}
+
+
+def _say(number: int, run: Run) -> None:
+    pps, samples = run["pps"], run["training_samples_per_s"]
+    parts = [f"PPS {_in_words(pps)}", f"samples/s {_in_words(samples)}" if samples != pps else "samples/s the same"]
+    for name, words in (
+        ("prediction_batch_mean", "prediction batch {:.1f}"),
+        ("training_batch_mean", "training batch {:.1f}"),
+        ("policy_lag_mean", "lag {:.2f}"),
+        ("actor_wait_share", "actors wait {:.0%}"),
+    ):
+        figures = [window[name] for window in run["windows"] if window.get(name) is not None]
+        if figures:
+            parts.append(words.format(statistics.median(figures)))
+    print(f"repeat {number}  {run['system']}: {'; '.join(parts)}; {len(run['windows'])} windows", flush=True)
+
+
+def _in_words(figures: dict[str, float]) -> str:
+    extremes = f"{figures['min']:,.0f} to {figures['max']:,.0f}"
+    return f"{figures['median']:,.0f} ({extremes}, half in {figures['q1']:,.0f} to {figures['q3']:,.0f})"
+
+
+def _summary(repeats: list[list[Run]], ratios: list[float]) -> list[str]:
+    """A line for each system, over the windows of all repeats, and one for the ratio."""
+    lines = [f"over {len(repeats)} repeats, all windows:"]
+    for runs in zip(*repeats, strict=True):
+        windows = [window for run in runs for window in run["windows"]]
+        whole = _series(runs[0]["system"], windows)
+        samples = _in_words(whole["training_samples_per_s"])
+        lines.append(f"  {whole['system']}: PPS {_in_words(whole['pps'])}, samples/s {samples}")
+    if ratios:
+        lines.append(f"  ratio: median {statistics.median(ratios):.2f} of {', '.join(f'{r:.2f}' for r in ratios)}")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

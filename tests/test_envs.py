@@ -1,0 +1,164 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ga3c.envs import EnvConfig, env_seeds, env_spec, make_env
+from ga3c.errors import UsageError
+
+PONG = EnvConfig("Pong-v5")
+
+
+def play(config, steps, seeds=(1, 2), actions=None):
+    env = make_env(config, len(seeds), list(seeds))
+    rng = np.random.default_rng(0)
+    states, trace = [env.reset().copy()], []
+    for _ in range(steps):
+        chosen = rng.integers(0, actions or 2, len(seeds))
+        step = env.step(chosen)
+        trace.append(type(step)(*(np.copy(field) for field in step)))
+        states.append(trace[-1].states)
+    env.close()
+    return states, trace
+
+
+def test_pong_has_the_usual_treatment():
+    spec = env_spec(PONG)
+    assert (spec.backend, spec.observation_shape, spec.observation_dtype) == ("envpool", (4, 84, 84), "uint8")
+    assert (spec.num_actions, spec.frames_per_step, spec.game) == (6, 4, "pong")
+    for words in ("frame skip 4", "4 grey 84x84", "0 to 29 no-ops, then FIRE", "sticky actions 0;", "clipped to [-1, 1]"):
+        assert words in spec.protocol
+
+
+def test_an_ale_id_means_sticky_actions_on_envpool_unless_it_is_said_otherwise():
+    assert "sticky actions 0.25" in env_spec(EnvConfig("ALE/Pong-v5")).protocol
+    assert "sticky actions 0;" in env_spec(EnvConfig("ALE/Pong-v5", sticky_actions=0.0)).protocol
+    assert env_spec(EnvConfig("ALE/Pong-v5")).id == "Pong-v5"
+
+
+def test_no_noops_do_not_crash_envpool():
+    states, _ = play(dataclasses.replace(PONG, noop_max=0), steps=2)
+    assert np.isfinite(states[-1]).all()
+    assert "0 to 0 no-ops" in env_spec(dataclasses.replace(PONG, noop_max=0)).protocol
+
+
+def test_games_differ_between_seeds_and_repeat_with_them():
+    config = EnvConfig("CartPole-v1")
+    first, again, other = (play(config, 3, seeds)[0][0] for seeds in ((1, 2), (1, 2), (3, 4)))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, other)
+
+
+def test_actors_share_no_environment_seed():
+    seeds = [s for seed in (1, 2) for actor in range(64) for s in env_seeds(seed, actor, actor + 1, 16)]
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [EnvConfig("CartPole-v1"), EnvConfig("CartPole-v1", backend="gymnasium"), EnvConfig("tests.tiny_envs:Identity-v0")],
+)
+def test_the_step_after_an_episode_only_resets(config):
+    _, trace = play(config, 120)
+    ends = [(t, k) for t, step in enumerate(trace[:-1]) for k in range(2) if step.terminated[k]]
+    assert ends
+    for t, k in ends:
+        after = trace[t + 1]
+        assert after.rewards[k] == 0
+        assert not after.terminated[k]
+        assert not after.truncated[k]
+        assert trace[t].game_over[k]
+        assert not after.game_over[k]
+
+
+def test_scores_are_not_clipped():
+    config = EnvConfig("RoadRunner-v5")
+    _, trace = play(config, 200, actions=18)
+    assert max(step.game_rewards.max() for step in trace) > 1
+    assert max(step.rewards.max() for step in trace) == 1
+
+
+def test_a_lost_life_ends_an_episode_but_not_a_game():
+    config = EnvConfig("Breakout-v5", episodic_life=True)
+    _, trace = play(config, 600, actions=4)
+    lost = sum(int(step.terminated.sum()) for step in trace)
+    over = sum(int(step.game_over.sum()) for step in trace)
+    assert lost > over > 0
+    assert lost >= 5 * over - 4
+
+
+def test_games_that_end_in_the_noops_after_a_lost_life_are_counted():
+    """EnvPool starts a new game there without a word, but for the lives, which rise."""
+    import envpool
+
+    config = EnvConfig("RoadRunner-v5", episodic_life=True)
+    seeds = list(range(100, 116))
+    env = make_env(config, len(seeds), seeds)
+    raw = envpool.make_gymnasium("RoadRunner-v5", num_envs=16, num_threads=1, env_seed=seeds, seed=seeds[0],
+                                 episodic_life=True, reward_clip=True)  # fmt: skip
+    rng = np.random.default_rng(0)
+    env.reset()
+    _, info = raw.reset()
+    lives, games, rises = info["lives"], 0, 0
+    for _ in range(500):
+        actions = rng.integers(0, 18, 16)
+        games += int(env.step(actions).game_over.sum())
+        info = raw.step(actions)[-1]
+        rises += int((info["lives"] > lives).sum())
+        lives = info["lives"]
+    env.close()
+    # Each game but the newest of an environment ends in a rise of lives.
+    assert rises > 0
+    assert rises <= games <= rises + 16
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (EnvConfig("Pnog-v5"), "nearest: Pong-v5"),
+        (EnvConfig("Pnog-v5", backend="envpool"), "EnvPool has no environment 'Pnog-v5'; nearest: Pong-v5"),
+        (EnvConfig("CartPol-v1", backend="gymnasium"), "nearest: CartPole-v1"),
+        (EnvConfig("nomodule:Own-v0"), "no module named 'nomodule'"),
+        (EnvConfig("tests.tiny_envs:Continuous-v0"), "Discrete actions are needed"),
+        (EnvConfig("Pendulum-v1"), "Discrete actions are needed"),
+        (EnvConfig("FrozenLake-v1", backend="gymnasium"), "a Box is needed"),
+        (EnvConfig("CartPole-v1", backend="gymnasium", episodic_life=True), "--episodic-life needs"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_a_sentence(config, words):
+    with pytest.raises(UsageError, match=words.replace("(", r"\(")):
+        env_spec(config)
+
+
+def test_a_module_of_the_users_own_is_imported_first():
+    spec = env_spec(EnvConfig("tests.tiny_envs:Identity-v0"))
+    assert (spec.backend, spec.observation_shape, spec.num_actions) == ("gymnasium", (4,), 4)
+
+
+def test_an_autoreset_mode_that_is_not_handled_is_refused(monkeypatch):
+    import gymnasium
+    from gymnasium.vector import AutoresetMode
+
+    class SameStep(gymnasium.vector.SyncVectorEnv):
+        def __init__(self, fns, autoreset_mode, **kwargs):
+            super().__init__(fns, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
+
+    monkeypatch.setattr(gymnasium.vector, "SyncVectorEnv", SameStep)
+    with pytest.raises(UsageError, match="SAME_STEP"):
+        make_env(EnvConfig("CartPole-v1", backend="gymnasium"), 1, [1])
+
+
+@pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
+def test_both_backends_play_atari_alike(backend):
+    if backend == "gymnasium":
+        pytest.importorskip("ale_py")
+        pytest.importorskip("cv2")
+    config = EnvConfig("ALE/Pong-v5", backend=backend)
+    spec = env_spec(config)
+    assert (spec.backend, spec.observation_shape, spec.num_actions, spec.game) == (backend, (4, 84, 84), 6, "pong")
+    states, trace = play(config, 30, actions=6)
+    assert states[0].dtype == np.uint8
+    assert states[0].shape == (2, 4, 84, 84)
+    assert trace[-1].game_rewards.dtype == np.float32
+    assert 80 < states[-1].mean() < 120  # Pong's brown, in grey

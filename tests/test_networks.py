@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from ga3c.errors import UsageError
+from ga3c.networks import NETWORKS, build_network, cost
+
+ATARI = (4, 84, 84)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mlp"])
+def test_an_image_network_gives_logits_and_values(name):
+    network = build_network(name, ATARI, 6, "orthogonal")
+    logits, values = network(torch.zeros(3, *ATARI, dtype=torch.uint8))
+    assert logits.shape == (3, 6)
+    assert values.shape == (3,)
+
+
+def test_bytes_mean_the_same_as_scaled_floats():
+    network = build_network("small", ATARI, 6, "uniform")
+    states = torch.randint(0, 256, (5, *ATARI), dtype=torch.uint8)
+    for from_bytes, from_floats in zip(network(states), network(states.float() / 255), strict=True):
+        torch.testing.assert_close(from_bytes, from_floats, rtol=1e-4, atol=1e-5)
+
+
+def test_the_orthogonal_policy_starts_almost_uniform_and_the_value_does_not_share_its_gain():
+    network = build_network("small", ATARI, 6, "orthogonal")
+    logits, _ = network(torch.randint(0, 256, (8, *ATARI), dtype=torch.uint8))
+    assert logits.softmax(1).sub(1 / 6).abs().max() < 0.02
+    assert network.value.weight.norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_uniform_initialisation_is_the_released_codes():
+    network = build_network("small", ATARI, 6, "uniform")
+    bound = 1 / (4 * 8 * 8) ** 0.5
+    assert network.convs[0].weight.abs().max() <= bound
+    assert network.convs[0].weight.abs().max().item() > 0.9 * bound
+    assert network.convs[0].bias.abs().max() > 0
+
+
+def test_small_has_the_papers_size_and_the_cost_by_hand():
+    parameters, mflop = cost(build_network("small", ATARI, 6, "orthogonal"), ATARI)
+    convolutions = 16 * 4 * 64 + 16, 32 * 16 * 16 + 32
+    dense = 32 * 9 * 9 * 256 + 256
+    assert parameters == sum(convolutions) + dense + 256 * 6 + 6 + 256 + 1
+    by_hand = 20 * 20 * 16 * 4 * 64 + 9 * 9 * 32 * 16 * 16 + 32 * 9 * 9 * 256 + 256 * 7
+    assert mflop == pytest.approx(2 * by_hand / 1e6)
+
+
+def test_the_large_family_grows_in_cost():
+    costs = [
+        cost(build_network(name, ATARI, 6, "orthogonal"), ATARI)[1]
+        for name in ("small", "large-s3", "large", "large-s1")
+    ]
+    assert costs == sorted(costs)
+
+
+def test_mlp_takes_vector_states():
+    logits, values = build_network("mlp", (4,), 2, "orthogonal")(torch.zeros(3, 4))
+    assert logits.shape == (3, 2)
+    assert values.shape == (3,)
+
+
+def test_an_unknown_network_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="'natur'; nearest: nature"):
+        build_network("natur", ATARI, 6, "orthogonal")
+
+
+def test_a_convolutional_network_refuses_vectors():
+    with pytest.raises(UsageError, match="try mlp"):
+        build_network("small", (4,), 2, "orthogonal")
+
+
+def test_a_users_own_network_is_loaded_from_its_module(tmp_path, monkeypatch):
+    (tmp_path / "my_networks.py").write_text(
+        "from ga3c.networks import MLP\ndef wide(shape, actions):\n    return MLP(shape, actions, width=8)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = build_network("my_networks:wide", (4,), 2, "orthogonal")
+    assert network.policy[0].out_features == 8
+
+
+def test_a_users_network_that_cannot_be_loaded_is_said():
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        build_network("no_such_module:net", (4,), 2, "orthogonal")

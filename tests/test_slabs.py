@@ -1,0 +1,44 @@
+import os
+
+import numpy as np
+
+from ga3c.slabs import Slab, SlabLayout, create_slab_memory
+
+LAYOUT = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=(4, 84, 84), observation_dtype="uint8")
+
+
+def test_what_one_side_writes_the_other_reads_in_place():
+    fd = create_slab_memory(LAYOUT)
+    actors, learners = Slab(LAYOUT, fd), Slab(LAYOUT, fd)
+    os.close(fd)
+    for name, (shape, dtype) in LAYOUT.fields().items():
+        ours, theirs = getattr(actors, name), getattr(learners, name)
+        assert (ours.shape, ours.dtype) == (shape, np.dtype(dtype))
+        ours[...] = 1
+        assert (theirs == 1).all()
+
+
+def test_fields_do_not_overlap():
+    fd = create_slab_memory(LAYOUT)
+    slab = Slab(LAYOUT, fd)
+    os.close(fd)
+    names = list(LAYOUT.fields())
+    for value, name in enumerate(names, start=1):
+        getattr(slab, name)[...] = value % 2 if getattr(slab, name).dtype == bool else value
+    for value, name in enumerate(names, start=1):
+        array = getattr(slab, name)
+        assert (array == (value % 2 if array.dtype == bool else value)).all()
+
+
+def test_a_state_is_stored_once_as_bytes():
+    states = 2 * 3 * 2 * 4 * 84 * 84
+    assert states < LAYOUT.nbytes < states + 2000
+
+
+def test_a_slab_needs_no_room_in_dev_shm_and_vanishes_with_its_last_user():
+    before = set(os.listdir("/dev/shm"))
+    fd = create_slab_memory(LAYOUT)
+    slab = Slab(LAYOUT, fd)
+    os.close(fd)
+    slab.rewards[...] = 3.0
+    assert set(os.listdir("/dev/shm")) == before

@@ -1,0 +1,93 @@
+"""Tiny environments whose returns are known in closed form, registered with Gymnasium when this module is imported."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+
+class TerminalReward(gymnasium.Env[np.ndarray, int]):
+    """Three steps; the only reward, +1, comes with the terminal step, if its action was 1."""
+
+    observation_space = Box(0.0, 1.0, (3,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=kwargs.get("seed"))
+        self._t = 0
+        return self._state(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._t += 1
+        terminated = self._t == 3
+        return self._state(), float(terminated and action == 1), terminated, False, {}
+
+    def _state(self) -> np.ndarray:
+        return np.eye(4, 3, dtype=np.float32)[self._t]
+
+
+class OnlyTruncation(gymnasium.Env[np.ndarray, int]):
+    """Reward 1 for ever, cut after 5 steps: the value of its one state is 1 / (1 - discount)."""
+
+    observation_space = Box(0.0, 1.0, (1,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=kwargs.get("seed"))
+        self._t = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._t += 1
+        return np.ones(1, np.float32), 1.0, False, self._t == 5, {}
+
+
+class Identity(gymnasium.Env[np.ndarray, int]):
+    """Ten steps; reward 1 where the action names the observation, which is drawn anew each step."""
+
+    observation_space = Box(0.0, 1.0, (4,), np.float32)
+    action_space = Discrete(4)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=kwargs.get("seed"))
+        self._t = 0
+        return self._draw(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward = float(action == self._target)
+        self._t += 1
+        return self._draw(), reward, self._t == 10, False, {}
+
+    def _draw(self) -> np.ndarray:
+        self._target = int(self.np_random.integers(4))
+        return np.eye(4, dtype=np.float32)[self._target]
+
+
+class ResetPays(TerminalReward):
+    """Learning from the step that only resets shows: it comes after action 0 was right, and follows a reward."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._t += 1
+        terminated = self._t == 1
+        return self._state(), float(action == 1), terminated, False, {}
+
+
+class Raises(TerminalReward):
+    """Fails in its third step."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        state, reward, terminated, truncated, info = super().step(action)
+        if terminated:
+            raise RuntimeError("the emulator is on fire")
+        return state, reward, terminated, truncated, info
+
+
+class Continuous(TerminalReward):
+    """Actions that are not supported."""
+
+    action_space = Box(-1.0, 1.0, (1,), np.float32)  # type: ignore[assignment]
+
+
+for _name in ("TerminalReward", "OnlyTruncation", "Identity", "Raises", "Continuous"):
+    gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}")
