@@ -272,7 +272,7 @@ def _in_words(figures: dict[str, float]) -> str:
 
 def _summary(repeats: list[list[Run]], ratios: list[float]) -> list[str]:
     """A line for each system, over the windows of all repeats, and one for the ratio."""
-    lines = [f"over {len(repeats)} repeats, all windows:"]
+    lines = [f"all windows of {len(repeats)} repeat{'s' if len(repeats) > 1 else ''}:"]
     for runs in zip(*repeats, strict=True):
         windows = [window for run in runs for window in run["windows"]]
         whole = _series(runs[0]["system"], windows)

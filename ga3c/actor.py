@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
+from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed, Episode
 from ga3c.envs import VectorEnv
-from ga3c.queues import NO_SEGMENT, ActorPort, ChannelClosed, Episode
 from ga3c.slabs import ActorClock, Slab
 
 

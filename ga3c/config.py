@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ga3c.envs import Backend, EnvConfig, EnvSpec, nearest
-from ga3c.errors import UsageError
+from ga3c.envs import Backend, EnvConfig, EnvSpec
+from ga3c.errors import UsageError, nearest
 from ga3c.losses import LossConfig, Reduction
 from ga3c.model import Precision
 from ga3c.networks import Initialisation

@@ -83,7 +83,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
         precision=resolve_precision(checkpoint.config.precision, where),
     )
     num_envs = min(MAX_ENVS, episodes)
-    env = make_env(config, num_envs, env_seeds(seed, 0, 0, num_envs))
+    env = make_env(config, env_seeds(seed, 0, 0, num_envs))
     try:
         returns, lengths = play(model, env, episodes, greedy=greedy)
     finally:

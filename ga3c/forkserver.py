@@ -26,8 +26,8 @@ from typing import Any
 from setproctitle import setproctitle
 
 from ga3c.actor import Actor
+from ga3c.channels import MAX_MESSAGE_BYTES, ActorPort, ChannelClosed
 from ga3c.envs import EnvConfig, env_seeds, make_env
-from ga3c.queues import MAX_MESSAGE_BYTES, ActorPort, ChannelClosed
 from ga3c.slabs import Slab, SlabLayout
 
 # One thread in each process that shares the cores with others; read by numpy's and OpenCV's libraries when they load.
@@ -167,7 +167,7 @@ def _run_actor(settings: dict[str, Any], start: dict[str, int], end_fd: int, sla
         slab = Slab(layout, slab_fd)
         os.close(slab_fd)
         seeds = env_seeds(settings["seed"], index, start["generation"], layout.envs)
-        Actor(make_env(EnvConfig(**settings["env"]), layout.envs, seeds), slab, port).run()
+        Actor(make_env(EnvConfig(**settings["env"]), seeds), slab, port).run()
         exitcode = 0
     except BaseException:
         try:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ga3c.envs import nearest
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, nearest
 
 Initialisation = Literal["orthogonal", "uniform"]
 Factory = Callable[[tuple[int, ...], int], nn.Module]

@@ -6,9 +6,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from ga3c.channels import NO_SEGMENT, Request
 from ga3c.metrics import Meters
 from ga3c.model import Model
-from ga3c.queues import NO_SEGMENT, PredictionQueue, Request, Rollouts, TrainingQueue
+from ga3c.queues import PredictionQueue, Rollouts, TrainingQueue
 
 
 class Predictor:

@@ -1,199 +1,26 @@
-"""The two queues between the actors and the model, and the channel that carries their few bytes.
+"""The two queues between the actors and the model. Both live in the learner.
 
-Each actor has one ``SOCK_SEQPACKET`` socket pair with the learner. No lock, pipe or buffer is shared between actors, so
-a ``kill -9`` of one, at any instant, can neither hold up nor corrupt another; the kernel tells the learner by an end of
-file. The learner waits for all its ends with one ``epoll``.
-
-* ``PredictionQueue``: requests that wait in the sockets. Predictors take every request that is there.
-* ``TrainingQueue``: complete rollouts, inside the learner. Predictors fill it, because a rollout is complete once
-  V(s_T) is known, and that is the prediction for the first step of the actor's next rollout. Trainers drain it.
+* ``PredictionQueue``: requests that wait in the actors' sockets, all of them watched by one ``epoll``. Predictors take
+  every request that is there.
+* ``TrainingQueue``: complete rollouts. Predictors fill it, because a rollout is complete once V(s_T) is known, and that
+  is the prediction for the first step of the actor's next rollout. Trainers drain it.
 
 Both are iterators that end when they are closed, on every side. This module knows neither model nor torch.
 """
 
-import contextlib
 import os
 import select
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ga3c.slabs import Slab
+from ga3c.channels import ActorChannel, ActorError, Request
 
-NO_SEGMENT: Final = -1
 POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits notices, without having been woken
-MAX_MESSAGE_BYTES: Final = 65536
-
-_REQUEST: Final = struct.Struct("<ciii")  # kind, segment, step, completed segment; then the episodes that ended
-_EPISODE: Final = struct.Struct("<dq")  # return, length
-_RELEASE: Final = struct.Struct("<ci")  # kind, segment
-_KIND_REQUEST, _KIND_ERROR = b"r", b"e"
-_KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
-
-
-class ChannelClosed(Exception):  # noqa: N818  (an end, not an error)
-    """The other end of a channel is gone, or asked this one to stop."""
-
-
-class ActorError(Exception):
-    """An actor raised; the message is its traceback."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A finished game: its return without any clipping, and its length in agent steps."""
-
-    episode_return: float
-    length: int
-
-
-class ActorPort:
-    """The actor's end of its channel: asks for actions, waits for them, and for segments to write into."""
-
-    def __init__(self, end: socket.socket, segments: int) -> None:
-        """``end`` is the actor's end of the pair; ``segments`` the number of segments in its slab."""
-        self._socket = end
-        self._free = deque(range(segments))
-
-    def acquire_segment(self) -> int:
-        """Returns a segment to write into; waits until a trainer has released one. This is the back-pressure.
-
-        Raises:
-          ChannelClosed: the learner is gone or asked the actor to stop.
-        """
-        while not self._free:
-            self._receive()
-        return self._free.popleft()
-
-    def request_actions(self, segment: int, step: int, completed: int, episodes: list[Episode]) -> None:
-        """Asks for the actions of ``step`` of ``segment``, whose states are in the slab.
-
-        Args:
-          segment: the segment being written.
-          step: its step, 0 .. T-1.
-          completed: the segment that V(s) of this request completes, or ``NO_SEGMENT``.
-          episodes: games that ended since the last request.
-
-        Raises:
-          ChannelClosed: the learner is gone.
-        """
-        message = _REQUEST.pack(_KIND_REQUEST, segment, step, completed)
-        message += b"".join(_EPISODE.pack(e.episode_return, e.length) for e in episodes)
-        self._send(message)
-
-    def wait_for_actions(self) -> None:
-        """Waits until the actions of the last request are in the slab.
-
-        Raises:
-          ChannelClosed: the learner is gone or asked the actor to stop.
-        """
-        while self._receive() != _KIND_ACT:
-            pass
-
-    def report_error(self, traceback: str) -> None:
-        """Tells the learner why this actor ends."""
-        self._send(_KIND_ERROR + traceback.encode(errors="replace")[-MAX_MESSAGE_BYTES + 1 :])
-
-    def _send(self, message: bytes) -> None:
-        try:
-            self._socket.send(message)
-        except OSError as error:
-            raise ChannelClosed("the learner is gone") from error
-
-    def _receive(self) -> bytes:
-        """Waits for one message and returns its kind; a release is noted here."""
-        try:
-            message = self._socket.recv(_RELEASE.size)
-        except OSError as error:
-            raise ChannelClosed("the learner is gone") from error
-        kind = message[:1]
-        if kind == _KIND_RELEASE:
-            self._free.append(_RELEASE.unpack(message)[1])
-        elif kind != _KIND_ACT:
-            raise ChannelClosed("stopped by the learner" if kind == _KIND_STOP else "the learner is gone")
-        return kind
-
-
-@dataclass(frozen=True)
-class Request:
-    """One actor's wish for the actions of its K environments."""
-
-    channel: "ActorChannel"
-    segment: int
-    step: int
-    completed: int
-    episodes: list[Episode]
-
-    @property
-    def size(self) -> int:
-        """States in the request: K."""
-        return self.channel.slab.layout.envs
-
-
-class ActorChannel:
-    """The learner's end of one actor's channel, with the slab that it speaks about.
-
-    Predictors and trainers send on it from several threads: a message of a ``SOCK_SEQPACKET`` socket is atomic. Sending
-    to an actor that is gone does nothing; the prediction queue reports the loss.
-    """
-
-    def __init__(self, index: int, end: socket.socket, slab: Slab) -> None:
-        """``index`` names the actor in messages; ``end`` is the learner's end of the pair."""
-        self.index = index
-        self.slab = slab
-        self.rollouts_completed = 0  # counted by the one predictor that receives
-        self._socket = end
-        self._socket.setblocking(False)
-
-    def fileno(self) -> int:
-        """The descriptor to wait on."""
-        return self._socket.fileno()
-
-    def receive(self) -> Request | None:
-        """Takes one message without waiting; None means that the actor is gone.
-
-        Raises:
-          ActorError: the actor raised.
-        """
-        try:
-            message = self._socket.recv(MAX_MESSAGE_BYTES)
-        except ConnectionResetError:
-            return None
-        if not message:
-            return None
-        if message[:1] == _KIND_ERROR:
-            raise ActorError(message[1:].decode())
-        _, segment, step, completed = _REQUEST.unpack_from(message)
-        self.rollouts_completed += completed != NO_SEGMENT
-        episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
-        return Request(self, segment, step, completed, episodes)
-
-    def reply(self) -> None:
-        """Wakes the actor: its actions are in the slab."""
-        self._send(_KIND_ACT)
-
-    def release(self, segment: int) -> None:
-        """Gives a segment back to the actor."""
-        self._send(_RELEASE.pack(_KIND_RELEASE, segment))
-
-    def stop(self) -> None:
-        """Asks the actor to end."""
-        self._send(_KIND_STOP)
-
-    def close(self) -> None:
-        """Closes the learner's end; the actor ends at its next message."""
-        self._socket.close()
-
-    def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # If the actor is gone, its end of file is in the epoll.
-            self._socket.send(message)
 
 
 class PredictionQueue:

@@ -15,9 +15,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ga3c.channels import ActorChannel
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
-from ga3c.queues import ActorChannel, PredictionQueue, TrainingQueue
+from ga3c.queues import PredictionQueue, TrainingQueue
 from ga3c.slabs import Slab, SlabLayout, create_slab_memory
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck

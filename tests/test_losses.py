@@ -13,9 +13,7 @@ def config(**changes):
 
 def gradients(logits, values, actions, returns, live, settings):
     logits, values = torch.tensor(logits, requires_grad=True), torch.tensor(values, requires_grad=True)
-    loss = actor_critic_loss(
-        logits, values, torch.tensor(actions), torch.tensor(returns), torch.tensor(live), settings
-    )
+    loss = actor_critic_loss(logits, values, torch.tensor(actions), torch.tensor(returns), torch.tensor(live), settings)
     loss.total.backward()
     return loss, logits.grad, values.grad
 

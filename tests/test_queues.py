@@ -9,16 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ga3c.queues import (
-    NO_SEGMENT,
-    ActorChannel,
-    ActorPort,
-    ChannelClosed,
-    Episode,
-    PredictionQueue,
-    Rollouts,
-    TrainingQueue,
-)
+from ga3c.channels import NO_SEGMENT, ActorChannel, ActorPort, ChannelClosed, Episode
+from ga3c.queues import PredictionQueue, Rollouts, TrainingQueue
 from ga3c.slabs import Slab, SlabLayout, create_slab_memory
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=4, observation_shape=(2,), observation_dtype="float32")
@@ -96,7 +88,7 @@ def test_a_batch_is_cut_at_the_largest_size_and_the_rest_comes_next():
         batches = queue.batches(2 * LAYOUT.envs, NEVER)
         served = [[r.channel.index for r in next(batches)] for _ in range(3)]
         assert [len(b) for b in served] == [2, 2, 1]
-        assert sorted(sum(served, [])) == [0, 1, 2, 3, 4]
+        assert sorted(index for batch in served for index in batch) == [0, 1, 2, 3, 4]
 
 
 def test_a_request_larger_than_the_largest_batch_is_served_alone():

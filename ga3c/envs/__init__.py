@@ -1,0 +1,56 @@
+"""Environments: EnvPool and Gymnasium behind one small protocol. No torch here: actors live in this room.
+
+Both backends reset on the step after an episode's end (``AutoresetMode.NEXT_STEP``); that step's reward is 0 and its
+action is ignored. Whoever steps an environment has to leave it out of what it learns (see ``returns``).
+"""
+
+import numpy as np
+
+from ga3c.envs import envpool_backend, gymnasium_backend
+from ga3c.envs.base import Backend, EnvConfig, EnvSpec, Step, VectorEnv
+from ga3c.errors import UsageError, nearest
+
+__all__ = ["Backend", "EnvConfig", "EnvSpec", "Step", "VectorEnv", "env_seeds", "env_spec", "make_env"]
+
+
+def env_spec(config: EnvConfig) -> EnvSpec:
+    """Looks the environment up, without making more of it than that needs.
+
+    Raises:
+      UsageError: it does not exist, or its spaces are not supported.
+    """
+    name = _envpool_name(config)
+    return envpool_backend.spec(config, name) if name else gymnasium_backend.spec(config)
+
+
+def make_env(config: EnvConfig, seeds: list[int]) -> VectorEnv:
+    """Makes K environments, one for each seed.
+
+    Raises:
+      UsageError: as ``env_spec``.
+    """
+    name = _envpool_name(config)
+    return envpool_backend.EnvPoolEnv(config, name, seeds) if name else gymnasium_backend.GymnasiumEnv(config, seeds)
+
+
+def env_seeds(seed: int, actor: int, generation: int, num_envs: int) -> list[int]:
+    """K seeds for the environments of one actor.
+
+    EnvPool gives environment i ``seed + i``, so that neighbouring seeds share games. These are hashed instead, from the
+    run's seed, the actor's index and how often that actor has been started.
+    """
+    sequence = np.random.SeedSequence((seed, actor, generation))
+    return [int(word) & 0x7FFFFFFF for word in sequence.generate_state(num_envs)]
+
+
+def _envpool_name(config: EnvConfig) -> str | None:
+    """EnvPool's name of the environment, or None if Gymnasium is to make it."""
+    if config.backend == "gymnasium":
+        return None
+    name = config.id.removeprefix("ALE/")
+    known = envpool_backend.known_ids()
+    if ":" not in name and name in known:
+        return name
+    if config.backend == "envpool":
+        raise UsageError(f"EnvPool has no environment {config.id!r}{nearest(name, known)}")
+    return None

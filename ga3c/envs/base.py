@@ -1,0 +1,166 @@
+"""What an environment is to the rest of the package: its configuration, its specification, and how it is stepped."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from ga3c.errors import UsageError
+
+Backend = Literal["auto", "envpool", "gymnasium"]
+
+ALE_STICKY_ACTIONS = 0.25  # what ALE/<game>-v5 means (Machado et al. 2018)
+ATARI_MAX_EPISODE_STEPS = 27_000  # agent steps: 108,000 frames, half an hour of play
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and the treatment that Atari games get.
+
+    Attributes:
+      id: EnvPool's or Gymnasium's; ``module:Id`` imports the module first.
+      backend: ``auto`` takes EnvPool where it has the id.
+      frame_skip: frames an action is repeated for; an agent step is that many frames.
+      frame_stack: grey 84x84 frames in a state.
+      noop_max: no-op actions at the start of a game, at most.
+      fire_on_reset: press FIRE at the start of a game that has it.
+      sticky_actions: probability that the last action is repeated instead of the one given; None is 0.25 for an
+        ``ALE/`` id, as that id means, and 0 for any other.
+      reward_clip: clip training rewards to [-1, 1]; scores never are.
+      episodic_life: a lost life ends an episode for learning; scores are those of whole games.
+    """
+
+    id: str
+    backend: Backend = "auto"
+    frame_skip: int = 4
+    frame_stack: int = 4
+    noop_max: int = 30
+    fire_on_reset: bool = True
+    sticky_actions: float | None = None
+    reward_clip: bool = True
+    episodic_life: bool = False
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a learner has to know of an environment.
+
+    Attributes:
+      id: the id that the backend knows.
+      backend: ``envpool`` or ``gymnasium``.
+      observation_shape: shape of one state.
+      observation_dtype: ``uint8`` or ``float32``, the type states have in the slabs.
+      num_actions: size of the discrete action space.
+      frames_per_step: emulator frames an agent step takes; 1 for all but Atari.
+      game: the Atari game in lower case, as in ``qbert``; None for anything else.
+      protocol: in words, what is done to the game.
+    """
+
+    id: str
+    backend: str
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_actions: int
+    frames_per_step: int
+    game: str | None
+    protocol: str
+
+
+class Step(NamedTuple):
+    """What one step of K environments gave.
+
+    Fields:
+      states: [K, ...] s_{t+1}; after an episode's end its final state.
+      rewards: [K] float32, for training; clipped if so configured, 0 on a step that resets.
+      terminated: [K] bool, the episode ended in a terminal state.
+      truncated: [K] bool, the episode was cut.
+      game_rewards: [K] float32, unclipped.
+      game_over: [K] bool, a whole game ended here, which a lost life is not.
+    """
+
+    states: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    game_rewards: NDArray[np.float32]
+    game_over: NDArray[np.bool_]
+
+
+class VectorEnv(Protocol):
+    """K environments stepped together."""
+
+    num_envs: int
+
+    def reset(self) -> NDArray[Any]:
+        """Starts K episodes and returns their first states, [K, ...]. Called once, first."""
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Steps every environment; ``actions`` is [K]. The result's arrays are valid until the next call."""
+
+    def close(self) -> None:
+        """Frees what the environments hold."""
+
+
+def is_ale(config: EnvConfig) -> bool:
+    """Whether the id is one of the Arcade Learning Environment's own."""
+    return config.id.startswith("ALE/")
+
+
+def sticky_actions(config: EnvConfig) -> float:
+    """ALE/X-v5 means sticky actions, unless a probability was asked for."""
+    if config.sticky_actions is not None:
+        return config.sticky_actions
+    return ALE_STICKY_ACTIONS if is_ale(config) else 0.0
+
+
+def check_autoreset(env_id: str, metadata: dict[str, Any]) -> None:
+    """Refuses what does not reset on the step after an episode's end.
+
+    Raises:
+      UsageError: with the mode that the environment says.
+    """
+    mode = metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise UsageError(
+            f"environment {env_id!r} says autoreset mode {mode!r}; only {AutoresetMode.NEXT_STEP} is handled"
+        )
+
+
+def check_spaces(env_id: str, observations: object, actions: object) -> tuple[tuple[int, ...], str, int]:
+    """Returns (shape of a state, its dtype in a slab, number of actions).
+
+    Raises:
+      UsageError: the spaces are not supported.
+    """
+    if not isinstance(observations, Box):
+        raise UsageError(f"environment {env_id!r} has observations {observations}; a Box is needed")
+    if not isinstance(actions, Discrete):
+        raise UsageError(f"environment {env_id!r} has actions {actions}; Discrete actions are needed")
+    if actions.start != 0:
+        raise UsageError(f"environment {env_id!r} counts its actions from {actions.start}; 0 is needed")
+    dtype = "uint8" if observations.dtype == np.uint8 else "float32"
+    return tuple(observations.shape), dtype, int(actions.n)
+
+
+def atari_protocol(config: EnvConfig, backend: str) -> str:
+    """Says in words what is done to the game."""
+    if backend == "EnvPool":
+        noops = max(1, config.noop_max)
+        starts = f"0 to {noops - 1} no-ops" if config.fire_on_reset else f"1 to {noops} no-ops"
+    else:
+        starts = f"1 to {config.noop_max} no-ops" if config.noop_max else "no no-ops"
+    if config.fire_on_reset:
+        starts += ", then FIRE"
+    return "; ".join(
+        [
+            f"{backend}, frame skip {config.frame_skip}, {config.frame_stack} grey 84x84 frames",
+            f"{starts} at the start",
+            f"sticky actions {sticky_actions(config):g}",
+            f"training rewards {'clipped to [-1, 1]' if config.reward_clip else 'not clipped'}",
+            f"a lost life {'ends' if config.episodic_life else 'does not end'} an episode",
+            f"a game is cut after {ATARI_MAX_EPISODE_STEPS} steps",
+        ]
+    )

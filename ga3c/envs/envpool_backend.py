@@ -1,0 +1,96 @@
+"""EnvPool's environments."""
+
+import warnings
+from typing import Any
+
+import envpool
+import numpy as np
+from numpy.typing import NDArray
+
+from ga3c.envs.base import (
+    ATARI_MAX_EPISODE_STEPS,
+    EnvConfig,
+    EnvSpec,
+    Step,
+    atari_protocol,
+    check_autoreset,
+    check_spaces,
+    sticky_actions,
+)
+
+
+def known_ids() -> list[str]:
+    """Every id that EnvPool has."""
+    ids: list[str] = envpool.list_all_envs()
+    return ids
+
+
+def _settings(config: EnvConfig, name: str) -> dict[str, Any]:
+    if "noop_max" not in envpool.make_spec(name).config._fields:
+        return {}
+    return {
+        "frame_skip": config.frame_skip,
+        "stack_num": config.frame_stack,
+        # EnvPool plays 0 to noop_max - 1 no-ops and FIRE, or 1 to noop_max where FIRE is off; 0 makes it crash.
+        "noop_max": max(1, config.noop_max),
+        "use_fire_reset": config.fire_on_reset,
+        "repeat_action_probability": sticky_actions(config),
+        "reward_clip": config.reward_clip,
+        "episodic_life": config.episodic_life,
+        "max_episode_steps": ATARI_MAX_EPISODE_STEPS,
+    }
+
+
+def spec(config: EnvConfig, name: str) -> EnvSpec:
+    """See ``env_spec``; ``name`` is EnvPool's."""
+    settings = _settings(config, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium on float64 bounds: of no use to whoever trains
+        made = envpool.make_spec(name, **settings)
+        observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
+    shape, dtype, num_actions = check_spaces(config.id, observations, actions)
+    protocol = atari_protocol(config, "EnvPool") if settings else "none"
+    frames = config.frame_skip if settings else 1
+    game = str(made.config.task) if settings else None
+    return EnvSpec(name, "envpool", shape, dtype, num_actions, frames, game, protocol)
+
+
+class EnvPoolEnv:
+    """EnvPool's environments, on one thread: the other cores belong to the other actors."""
+
+    def __init__(self, config: EnvConfig, name: str, seeds: list[int]) -> None:
+        self.num_envs = len(seeds)
+        settings = _settings(config, name)
+        make: Any = envpool.make_gymnasium  # its stubs know less than it does
+        self._env = make(name, num_envs=len(seeds), num_threads=1, env_seed=seeds, seed=seeds[0], **settings)
+        check_autoreset(config.id, self._env.metadata)
+        self._dtype = spec(config, name).observation_dtype
+        self._atari = bool(settings)
+        self._lives = np.zeros(len(seeds), np.int32)
+        self._game_over = np.ones(len(seeds), np.bool_)
+
+    def reset(self) -> NDArray[Any]:
+        """See ``VectorEnv``."""
+        states, info = self._env.reset()
+        if self._atari:
+            self._lives = info["lives"]
+        return np.asarray(states).astype(self._dtype, copy=False)
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """See ``VectorEnv``."""
+        states, rewards, terminated, truncated, info = self._env.step(actions)
+        rewards = rewards.astype(np.float32, copy=False)
+        game_rewards, game_over = rewards, terminated | truncated
+        if self._atari:
+            game_rewards = info["reward"]
+            # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but
+            # for the lives, which rise.
+            risen = (info["lives"] > self._lives) & ~self._game_over
+            game_over = (info["terminated"] != 0) | truncated | risen
+            self._lives = info["lives"]
+        self._game_over = game_over
+        return Step(states.astype(self._dtype, copy=False), rewards, terminated, truncated, game_rewards, game_over)
+
+    def close(self) -> None:
+        """See ``VectorEnv``."""
+        self._env.close()

@@ -1,0 +1,143 @@
+"""Gymnasium's environments, and the user's own, behind the same protocol."""
+
+import importlib
+import importlib.util
+import re
+from typing import Any
+
+import envpool
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from ga3c.envs.base import (
+    ATARI_MAX_EPISODE_STEPS,
+    EnvConfig,
+    EnvSpec,
+    Step,
+    atari_protocol,
+    check_autoreset,
+    check_spaces,
+    is_ale,
+    sticky_actions,
+)
+from ga3c.errors import UsageError, nearest
+
+
+class FireOnReset(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Presses FIRE at the start of a game that waits for it, as EnvPool does."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Resets, then presses FIRE if the game knows that button."""
+        observation, info = self.env.reset(**kwargs)
+        meanings = self.env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        if "FIRE" in meanings:
+            observation, _, terminated, truncated, info = self.env.step(meanings.index("FIRE"))
+            if terminated or truncated:
+                observation, info = self.env.reset(**kwargs)
+        return observation, info
+
+
+def _check_id(config: EnvConfig) -> None:
+    """Finds the id in Gymnasium's registry, importing what registers it.
+
+    Raises:
+      UsageError: it is not there.
+    """
+    module, _, name = config.id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"environment {config.id!r}: no module named {error.name!r} can be imported;"
+                " the part before ':' is a module that registers the environment"
+            ) from None
+    if is_ale(config):
+        if importlib.util.find_spec("ale_py") is None or importlib.util.find_spec("cv2") is None:
+            raise UsageError(
+                f"environment {config.id!r} on Gymnasium needs ale-py and OpenCV: pip install 'ga3c[ale]',"
+                " or leave --backend at auto to play it on EnvPool"
+            )
+        import ale_py
+
+        gymnasium.register_envs(ale_py)
+    if name in gymnasium.registry:
+        return
+    known = [*gymnasium.registry, *(envpool.list_all_envs() if config.backend == "auto" and not module else [])]
+    where = "Gymnasium has" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has"
+    raise UsageError(f"{where} an environment {config.id!r}{nearest(name, known)}")
+
+
+def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+    if not is_ale(config):
+        return gymnasium.make(config.id)
+    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+
+    env = gymnasium.make(
+        config.id,
+        frameskip=1,
+        repeat_action_probability=sticky_actions(config),
+        max_num_frames_per_episode=ATARI_MAX_EPISODE_STEPS * config.frame_skip,
+    )
+    env = AtariPreprocessing(env, noop_max=config.noop_max, frame_skip=config.frame_skip)
+    if config.fire_on_reset:
+        env = FireOnReset(env)
+    return FrameStackObservation(env, config.frame_stack)
+
+
+def spec(config: EnvConfig) -> EnvSpec:
+    """See ``env_spec``; makes one environment to look at its spaces."""
+    _check_id(config)
+    if config.episodic_life:
+        raise UsageError(f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium")
+    env = _make_single(config)
+    try:
+        shape, dtype, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
+    finally:
+        env.close()
+    name = config.id.rpartition(":")[2]
+    if not is_ale(config):
+        return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
+    game = re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("ALE/").partition("-")[0]).lower()
+    protocol = atari_protocol(config, "Gymnasium")
+    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, game, protocol)
+
+
+class GymnasiumEnv:
+    """Gymnasium's environments, stepped one after the other in this process."""
+
+    def __init__(self, config: EnvConfig, seeds: list[int]) -> None:
+        _check_id(config)
+        self.num_envs = len(seeds)
+        self._seeds: list[int | None] = [*seeds]
+        self._clip = config.reward_clip and is_ale(config)
+        self._env = gymnasium.vector.SyncVectorEnv(
+            [lambda: _make_single(config)] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP, copy=False
+        )
+        check_autoreset(config.id, self._env.metadata)
+        space = self._env.single_observation_space
+        self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
+
+    def reset(self) -> NDArray[Any]:
+        """See ``VectorEnv``."""
+        states, _ = self._env.reset(seed=self._seeds)
+        return np.asarray(states).astype(self._dtype, copy=False)
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """See ``VectorEnv``."""
+        states, rewards, terminated, truncated, _ = self._env.step(actions)
+        game_rewards = np.asarray(rewards, np.float32)
+        return Step(
+            states=np.asarray(states).astype(self._dtype, copy=False),
+            rewards=np.clip(game_rewards, -1, 1) if self._clip else game_rewards,
+            terminated=np.asarray(terminated),
+            truncated=np.asarray(truncated),
+            game_rewards=game_rewards,
+            game_over=np.asarray(terminated | truncated),
+        )
+
+    def close(self) -> None:
+        """See ``VectorEnv``."""
+        self._env.close()

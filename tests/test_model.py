@@ -1,0 +1,211 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from ga3c.errors import UsageError
+from ga3c.losses import LossConfig
+from ga3c.model import Batch, Model, NonFiniteLossError, place, resolve_device, resolve_precision
+from ga3c.networks import build_network
+from ga3c.optim import build_optimiser
+
+CPU = torch.device("cpu")
+
+
+def make_model(name="mlp", shape=(4,), device=CPU, precision="fp32", **changes):
+    torch.manual_seed(0)
+    network = place(build_network(name, shape, 3, "orthogonal"), device)
+    loss = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
+    optimiser = build_optimiser("adam", network.parameters(), 1e-3, 0.999, 1e-5)
+    return Model(network, optimiser, loss, **({"max_grad_norm": 0.5} | changes), device=device, precision=precision)
+
+
+def make_batch(size=32, shape=(4,), **changes):
+    generator = torch.Generator().manual_seed(1)
+    states = torch.rand((size, *shape), generator=generator)
+    fields = {
+        "states": states if len(shape) == 1 else (states * 255).to(torch.uint8),
+        "actions": torch.randint(0, 3, (size,), generator=generator),
+        "returns": torch.rand(size, generator=generator),
+        "live": torch.ones(size, dtype=torch.bool),
+        "versions": np.zeros(size, np.int64),
+    }
+    return Batch(**(fields | changes))
+
+
+def weights(model):
+    return [p.detach().clone() for p in model.network.parameters()]
+
+
+def test_actions_are_drawn_from_the_policy():
+    model = make_model()
+    with torch.no_grad():
+        model.network.policy[-1].bias.copy_(torch.log(torch.tensor([0.6, 0.3, 0.1])))
+        model.network.policy[-1].weight.zero_()
+    actions = model.predict(torch.zeros(30_000, 4)).actions
+    np.testing.assert_allclose(np.bincount(actions, minlength=3) / 30_000, [0.6, 0.3, 0.1], atol=0.015)
+
+
+def test_a_greedy_prediction_takes_the_likeliest_action():
+    model = make_model()
+    states = torch.rand(64, 4)
+    with torch.no_grad():
+        model.network.policy[-1].weight.mul_(100)
+        expected = model.network(states)[0].argmax(1)
+    np.testing.assert_array_equal(model.predict(states, greedy=True).actions, expected.numpy())
+
+
+def test_an_update_moves_the_weights_and_advances_the_version():
+    model = make_model()
+    before = weights(model)
+    figures = model.update(make_batch(), 1e-2)
+    assert model.version == 1
+    assert model.predict(torch.zeros(1, 4)).version == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+    assert figures.samples == 32
+    assert figures.entropy == pytest.approx(np.log(3), abs=0.05)
+
+
+def test_policy_lag_is_the_updates_since_the_action_was_chosen():
+    model = make_model()
+    for _ in range(5):
+        model.update(make_batch(), 1e-3)
+    live = torch.tensor([True, True, True, False])
+    versions = np.array([5, 3, 1, -1000])
+    figures = model.update(make_batch(4, live=live, versions=versions), 1e-3)
+    assert (figures.samples, figures.lag_sum, figures.lag_max) == (3, 0 + 2 + 4, 4)
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_was_asked_for():
+    model = make_model(max_grad_norm=1e-3)
+    figures = model.update(make_batch(returns=torch.full((32,), 50.0)), 0.0)
+    total = torch.cat([p.grad.flatten() for p in model.network.parameters()]).norm()
+    assert figures.gradient_norm > 1
+    assert total.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batchs_statistics_and_changes_nothing():
+    model = make_model()
+    before = weights(model)
+    returns = torch.zeros(32)
+    returns[3] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"policy_loss nan.*32 live samples.*states 0"):
+        model.update(make_batch(returns=returns), 1e-3)
+    assert model.version == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+
+
+def test_predictions_never_see_half_an_update():
+    """Weights are all k at version k: a prediction that mixed two versions would give another value."""
+
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = torch.nn.ParameterList(torch.nn.Parameter(torch.zeros(1)) for _ in range(50))
+
+        def forward(self, states):
+            values = torch.stack([part.expand(len(states)) for part in self.parts]).sum(0)
+            return torch.zeros(len(states), 3), values
+
+    class AddOne(torch.optim.SGD):
+        def step(self, closure=None):
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        p.add_(1.0)
+
+    network = Constant()
+    loss = LossConfig(0.0, 0.5, "mean", 0.0, False)
+    model = Model(network, AddOne(network.parameters(), lr=1.0), loss, max_grad_norm=0, device=CPU, precision="fp32")
+    done, wrong = threading.Event(), []
+
+    def predict():
+        while not done.is_set():
+            prediction = model.predict(torch.zeros(2, 4))
+            if prediction.values[0] != 50 * prediction.version:
+                wrong.append((prediction.values[0], prediction.version))
+
+    threads = [threading.Thread(target=predict) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(150):
+        model.update(make_batch(2), 1e-3)
+    done.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert model.version == 150
+    assert wrong == []
+
+
+def test_a_prediction_beside_a_reduced_precision_update_reads_the_weights_of_its_version():
+    """Autocast's cache of casted weights is shared by threads; it must be off."""
+    model = make_model("small", (4, 84, 84), precision="bf16")
+    states = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
+    done, seen = threading.Event(), {}
+
+    def predict():
+        while not done.is_set():
+            prediction = model.predict(states)
+            seen.setdefault(prediction.version, []).append(prediction.values)
+
+    thread = threading.Thread(target=predict)
+    thread.start()
+    for _ in range(10):
+        model.update(make_batch(16, (4, 84, 84), returns=torch.full((16,), 5.0)), 1e-2)
+    done.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    for values in seen.values():
+        for other in values[1:]:
+            np.testing.assert_array_equal(values[0], other)
+
+
+def test_many_trainers_update_one_after_the_other():
+    model = make_model()
+    threads = [threading.Thread(target=lambda: [model.update(make_batch(), 1e-3) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert model.version == 80
+
+
+def test_reduced_precision_learns_the_same_direction():
+    reference, reduced = (make_model("small", (4, 84, 84), precision=p) for p in ("fp32", "bf16"))
+    batch = make_batch(64, (4, 84, 84))
+    for model in (reference, reduced):
+        model.update(batch, 0.0)
+    for a, b in zip(reference.network.parameters(), reduced.network.parameters(), strict=True):
+        cosine = torch.nn.functional.cosine_similarity(a.grad.flatten(), b.grad.flatten(), dim=0)
+        assert cosine > 0.97
+
+
+@pytest.mark.parametrize(("name", "words"), [("gpu", "unknown device 'gpu'"), ("mps", "not supported")])
+def test_a_device_that_cannot_be_had_is_said(name, words):
+    with pytest.raises(UsageError, match=words):
+        resolve_device(name)
+
+
+def test_a_cuda_device_that_is_not_there_is_said():
+    with pytest.raises(UsageError, match="this machine has"):
+        resolve_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_tf32_on_a_cpu_is_refused_and_auto_fits_the_machine():
+    with pytest.raises(UsageError, match="tf32 needs --device cuda"):
+        resolve_precision("tf32", CPU)
+    assert resolve_precision("auto", CPU) in ("fp32", "bf16")
+
+
+@pytest.mark.gpu
+def test_cpu_and_cuda_agree():
+    cuda = torch.device("cuda")
+    here, there = make_model("small", (4, 84, 84)), make_model("small", (4, 84, 84), device=cuda)
+    there.network.load_state_dict(here.network.state_dict())
+    states = torch.randint(0, 256, (16, 4, 84, 84), dtype=torch.uint8)
+    np.testing.assert_allclose(here.predict(states).values, there.predict(states).values, rtol=1e-3, atol=1e-3)
+    figures = [model.update(make_batch(32, (4, 84, 84)), 1e-3) for model in (here, there)]
+    np.testing.assert_allclose(figures[0].gradient_norm, figures[1].gradient_norm, rtol=1e-2)
