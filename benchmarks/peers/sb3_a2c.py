@@ -21,6 +21,7 @@ import torch
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack
 from torch import Tensor, nn
@@ -155,9 +156,11 @@ def _make_model(options: argparse.Namespace, env: VecEnv) -> A2C:
         "features_extractor_kwargs": {"network": options.network},
         "net_arch": [],  # both heads sit on the trunk, as they do by default with NatureCNN
     }
-    return A2C(
+    model = A2C(
         "CnnPolicy", env, n_steps=options.n_steps, policy_kwargs=policy, seed=options.seed, device=options.device
     )
+    model.set_logger(Logger(None, []))  # its own would leave an empty folder behind
+    return model
 
 
 if __name__ == "__main__":

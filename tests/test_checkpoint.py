@@ -1,0 +1,106 @@
+import dataclasses
+
+import pytest
+import torch
+
+from ga3c.checkpoint import (
+    Progress,
+    find_checkpoint,
+    list_checkpoints,
+    load_network,
+    load_optimiser,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ga3c.config import TrainConfig
+from ga3c.errors import UsageError
+from ga3c.networks import build_network
+from ga3c.optim import build_optimiser
+
+
+def trained(name="adam", seed=0):
+    torch.manual_seed(seed)
+    network = build_network("mlp", (4,), 2, "orthogonal")
+    optimiser = build_optimiser(name, network.parameters(), 1e-2, 0.99, 1e-5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        sum(out.sum() for out in network(torch.rand(8, 4))).backward()
+        optimiser.step()
+    return network, optimiser
+
+
+def write(folder, network, optimiser, steps=100, keep=3):
+    return write_checkpoint(folder, TrainConfig(env="CartPole-v1"), Progress(steps, 3, 1.5), network, optimiser, keep)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name):
+    network, optimiser = trained(name)
+    path = write(tmp_path, network, optimiser)
+    other, other_optimiser = trained(name, seed=9)
+    checkpoint = read_checkpoint(path)
+    load_network(checkpoint, other, path)
+    load_optimiser(checkpoint, other_optimiser)
+    states = torch.rand(8, 4)
+    for n, o in ((network, optimiser), (other, other_optimiser)):
+        o.zero_grad()
+        sum(out.sum() for out in n(states)).backward()
+        o.step()
+    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_counts_and_configuration_come_back(tmp_path):
+    checkpoint = read_checkpoint(write(tmp_path, *trained(), steps=123))
+    assert checkpoint.progress == Progress(123, 3, 1.5)
+    assert checkpoint.config == dataclasses.replace(TrainConfig(), env="CartPole-v1")
+
+
+def test_the_newest_are_kept_and_the_newest_is_found(tmp_path):
+    for steps in (5, 100, 20, 3000):
+        write(tmp_path, *trained(), steps=steps, keep=2)
+    assert [p.name for p in list_checkpoints(tmp_path)] == [
+        "checkpoint-000000000100.safetensors",
+        "checkpoint-000000003000.safetensors",
+    ]
+    assert find_checkpoint(tmp_path) == list_checkpoints(tmp_path)[-1]
+
+
+def test_a_write_that_fails_leaves_the_older_ones_and_no_half_file(tmp_path, monkeypatch):
+    old = write(tmp_path, *trained(), steps=1)
+    monkeypatch.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, *trained(), steps=2)
+    assert list(tmp_path.iterdir()) == [old]
+    read_checkpoint(old)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b)])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = write(tmp_path, *trained())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=f"{path.name} cannot be read"):
+        read_checkpoint(path)
+
+
+def test_another_networks_weights_are_refused(tmp_path):
+    path = write(tmp_path, *trained())
+    with pytest.raises(UsageError, match="weights of another network"):
+        load_network(read_checkpoint(path), build_network("mlp", (5,), 2, "orthogonal"), path)
+
+
+def test_statistics_of_another_optimiser_are_left_out(tmp_path):
+    checkpoint = read_checkpoint(write(tmp_path, *trained("rmsprop")))
+    _, adam = trained("adam")
+    before = [v["exp_avg"].clone() for v in adam.state_dict()["state"].values()]
+    load_optimiser(checkpoint, adam)
+    after = [v["exp_avg"] for v in adam.state_dict()["state"].values()]
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_folder_without_a_checkpoint_is_said(tmp_path):
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        find_checkpoint(tmp_path / "nowhere")
