@@ -83,7 +83,7 @@ def _train(arguments: list[str]) -> int:
     # What a user says of these decides the defaults of the rest, so they are read first.
     said = tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
     if said.resume is not None:
-        folder = said.resume if said.resume.is_dir() else said.resume.parent
+        folder = said.resume.parent if said.resume.is_file() else said.resume
         default = dataclasses.replace(read_config(folder), resume=said.resume)
     else:
         cuda = resolve_device(said.device).type == "cuda"

@@ -152,8 +152,14 @@ class TrainConfig:
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
-def config_from_json(values: dict[str, Any]) -> TrainConfig:
-    """The inverse of ``to_json``; fields it does not know are left out, so that older runs can be read."""
+def config_from_json(values: Any) -> TrainConfig:
+    """The inverse of ``to_json``; fields it does not know are left out, so that older runs can be read.
+
+    Raises:
+      ValueError, TypeError: that is no configuration.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}, not an object")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     values = {k: v for k, v in values.items() if k in known}
     for name in ("out", "resume"):
@@ -171,7 +177,8 @@ def read_config(folder: Path) -> TrainConfig:
     try:
         return config_from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise UsageError(f"--resume: {folder} is no run folder: it has no config.json") from None
+        missing = "is no run folder: it has no config.json" if folder.is_dir() else "does not exist"
+        raise UsageError(f"--resume: {folder} {missing}; the folder of a run would be right") from None
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"--resume: {path} cannot be read: {error}") from None
 

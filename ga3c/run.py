@@ -50,33 +50,13 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     validate(config)
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    torch.set_num_threads(config.torch_threads)
-    torch.manual_seed(config.seed)
-    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
-    parameters, mflop = cost(network, spec.observation_shape)
-    network = place(network, device)
-    optimiser = build_optimiser(
-        config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon
-    )
-    model = Model(
-        network,
-        optimiser,
-        config.loss_config(),
-        max_grad_norm=config.max_grad_norm,
-        device=device,
-        precision=precision,
-    )
+    model, facts = build_model(config, spec)
     progress = _restore(config, model)
     folder = _make_folder(config)
     run = {
         "config": config.to_json(),
         "protocol": spec.protocol,
-        "device": str(device),
-        "precision": precision,
-        "parameters": parameters,
-        "mflop_per_state": round(mflop, 3),
+        **facts,
         "machine": _machine(),
         "versions": _versions(),
     }
@@ -89,6 +69,36 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals)
         return session.run()
+
+
+def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, Any]]:
+    """Makes the model that a configuration asks for; returns it with what is worth telling of it.
+
+    Raises:
+      UsageError: the network, the device or the precision cannot be had.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    torch.set_num_threads(config.torch_threads)
+    torch.manual_seed(config.seed)
+    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
+    parameters, mflop = cost(network, spec.observation_shape)
+    place(network, device)
+    model = Model(
+        network,
+        build_optimiser(config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon),
+        config.loss_config(),
+        max_grad_norm=config.max_grad_norm,
+        device=device,
+        precision=precision,
+    )
+    facts = {
+        "device": str(device),
+        "precision": precision,
+        "parameters": parameters,
+        "mflop_per_state": round(mflop, 3),
+    }
+    return model, facts
 
 
 class _Session:
@@ -261,7 +271,7 @@ def _make_folder(config: TrainConfig) -> Path:
       UsageError: it holds another run, or cannot be made.
     """
     if config.resume is not None:
-        return config.resume if config.resume.is_dir() else config.resume.parent
+        return config.resume.parent if config.resume.is_file() else config.resume
     now = datetime.datetime.now()
     name = re.sub(r"[^\w.-]+", "-", config.env)
     folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}"

@@ -18,6 +18,9 @@ from ga3c.envs.base import (
     sticky_actions,
 )
 
+# Gymnasium says this of each space that EnvPool makes with float64 bounds; whoever trains can do nothing about it.
+warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32.*", category=UserWarning)
+
 
 def known_ids() -> list[str]:
     """Every id that EnvPool has."""
@@ -44,10 +47,8 @@ def _settings(config: EnvConfig, name: str) -> dict[str, Any]:
 def spec(config: EnvConfig, name: str) -> EnvSpec:
     """See ``env_spec``; ``name`` is EnvPool's."""
     settings = _settings(config, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gymnasium on float64 bounds: of no use to whoever trains
-        made = envpool.make_spec(name, **settings)
-        observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
+    made = envpool.make_spec(name, **settings)
+    observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
     shape, dtype, num_actions = check_spaces(config.id, observations, actions)
     protocol = atari_protocol(config, "EnvPool") if settings else "none"
     frames = config.frame_skip if settings else 1

@@ -1,0 +1,25 @@
+# Both commands build their own virtual environment; a second call does not install again.
+#   make train   trains Pong and shows how it goes (ARGS="..." is passed on to `ga3c train`)
+#   make test    passes the tests
+PYTHON ?= python3
+VENV ?= .venv
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: train test lint
+
+train: $(INSTALLED)
+	$(VENV)/bin/ga3c train $(ARGS)
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[tensorboard,ale,dev]'
+	touch $@

@@ -1,0 +1,70 @@
+import dataclasses
+import json
+
+import pytest
+
+from ga3c.config import TrainConfig, config_from_json, default_config, read_config, validate
+from ga3c.envs import EnvConfig, env_spec
+from ga3c.errors import UsageError
+
+CARTPOLE = env_spec(EnvConfig("CartPole-v1"))
+PONG = env_spec(EnvConfig("Pong-v5"))
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+@pytest.mark.parametrize("spec", [CARTPOLE, PONG], ids=["vector", "image"])
+@pytest.mark.parametrize("cuda", [False, True])
+def test_defaults_are_valid(preset, spec, cuda):
+    config = default_config(preset, spec, cuda)
+    validate(config)
+    assert config.preset == preset
+    assert config.network == ("small" if spec is PONG else "mlp")
+
+
+def test_the_paper_preset_is_the_released_code():
+    config = default_config("paper", PONG, cuda=False)
+    assert (config.actors, config.envs_per_actor, config.predictors, config.trainers) == (32, 1, 2, 2)
+    assert (config.t_max, config.discount, config.gae_lambda, config.entropy_cost) == (5, 0.99, 1.0, 0.01)
+    assert (config.optimiser, config.learning_rate, config.decay, config.epsilon) == ("rmsprop", 3e-4, 0.99, 0.1)
+    assert (config.loss_reduction, config.log_floor, config.max_grad_norm) == ("sum", 1e-6, 0.0)
+    assert (config.min_training_batch, config.max_prediction_batch, config.anneal) == (0, 128, False)
+
+
+def test_a_configuration_survives_json(tmp_path):
+    config = dataclasses.replace(TrainConfig(), out=tmp_path, total_steps=5, sticky_actions=0.25)
+    assert config_from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_fields_of_another_version_are_left_out(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"env": "CartPole-v1", "of_the_future": 1}))
+    assert read_config(tmp_path).env == "CartPole-v1"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"env": 1'])
+def test_a_damaged_config_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"actors": 0}, "--actors: got 0; at least 1"),
+        ({"envs_per_actor": -1}, "--envs-per-actor: got -1"),
+        ({"t_max": 0}, "--t-max: got 0"),
+        ({"segments": 1}, "--segments: got 1; at least 2"),
+        ({"discount": 1.5}, "--discount: got 1.5; at most 1"),
+        ({"learning_rate": -1e-3}, "--learning-rate"),
+        ({"learning_rate": float("nan")}, "--learning-rate: got nan"),
+        ({"minutes": 0.0}, "--minutes"),
+        ({"total_steps": 0}, "--total-steps"),
+        ({"frame_skip": 0}, "--frame-skip"),
+        ({"sticky_actions": 1.5}, "--sticky-actions"),
+        ({"min_training_batch": 100_000}, "have at most 640 samples waiting"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(changes, words):
+    config = dataclasses.replace(TrainConfig(actors=4, envs_per_actor=8, t_max=20, segments=2), **changes)
+    with pytest.raises(UsageError, match=words.replace(".", r"\.")):
+        validate(config)

@@ -1,0 +1,275 @@
+"""The whole system, from the command line, on real environments and with real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--actors", "2", "--envs-per-actor", "4", "--min-training-batch", "16", "--t-max", "4"]
+
+
+def ga3c(*arguments, cwd, wait=True, **options):
+    """Runs ``python -m ga3c`` in a folder of its own; returns the finished process, or the running one."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ga3c", *map(str, arguments)],
+        cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+    return finish(process) if wait else process
+
+
+def finish(process, timeout=100):
+    try:
+        process.out, process.err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process
+
+
+def metrics(folder, kind):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def roles(cwd):
+    """Titles of the package's processes that work in a folder, by process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if (entry / "cwd").resolve() != cwd.resolve():
+                continue
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except (OSError, NotADirectoryError):
+            continue
+        if title.startswith("ga3c: "):
+            found[int(entry.name)] = title
+    return found
+
+
+def wait_for(condition, timeout=60):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def wait_for_training(folder, process):
+    """Until a first line of metrics says that the model has been updated."""
+
+    def training():
+        if process.poll() is not None:
+            return True
+        path = folder / "metrics.jsonl"
+        return path.exists() and any('"updates": 0,' not in line and '"rates"' in line for line in path.open())
+
+    assert wait_for(training)
+    assert process.poll() is None, process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_and_no_shared_memory_is_left(tmp_path):
+    before = set(os.listdir("/dev/shm"))
+    yield
+    assert wait_for(lambda: not roles(tmp_path), timeout=10), roles(tmp_path)
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def test_pong_frames_go_in_and_updates_come_out(tmp_path):
+    run = ga3c("train", "--total-steps", 600, "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    for words in (
+        "Pong-v5 on envpool",
+        "frame skip 4",
+        "677,943 parameters",
+        "2 actors x 4 environments",
+        "done after",
+    ):
+        assert words in run.out
+    last = metrics(tmp_path / "run", "rates")[-1]
+    assert last["env_steps"] >= 600
+    assert last["frames"] == 4 * last["env_steps"]
+    assert last["updates"] > 10
+    samples = last["updates"] * 16
+    assert abs(samples - last["env_steps"]) < 200  # what is not yet trained on is in flight, and that is bounded
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written["protocol"].startswith("EnvPool, frame skip 4")
+    assert "environ" not in json.dumps(written)
+
+
+def test_ctrl_c_stops_within_5_s_and_resume_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False, start_new_session=True)
+    wait_for_training(folder, process)
+    titles = sorted(roles(tmp_path).values())
+    assert titles == ["ga3c: actor 0", "ga3c: actor 1", "ga3c: forkserver", "ga3c: learner"]
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    finish(process)
+    assert time.monotonic() - asked < 5
+    assert process.returncode == 130, process.err
+    assert process.err == ""
+    assert "resume with: ga3c train --resume run" in process.out
+    before = metrics(folder, "rates")[-1]
+    [checkpoint] = folder.glob("checkpoint-*.safetensors")
+    assert int(re.findall(r"\d+", checkpoint.name)[0]) == before["env_steps"]
+
+    total = before["env_steps"] + 3000
+    run = ga3c("train", "--resume", "run", "--total-steps", total, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    assert f"resumed at {before['env_steps']:,} steps" in run.out
+    after = metrics(folder, "rates")
+    assert after[: len(metrics(folder, "rates"))][0]["env_steps"] < before["env_steps"]  # one file, gone on with
+    assert total <= after[-1]["env_steps"] < total + 2000
+    assert after[-1]["updates"] > before["updates"]
+    assert after[-1]["time_s"] > before["time_s"]
+
+
+def test_sigterm_ends_with_143_and_a_checkpoint(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    process.terminate()
+    assert finish(process, timeout=5).returncode == 143
+    assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    os.kill(process.pid, signal.SIGSTOP)  # both signals wait, and are delivered together
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGCONT)
+    assert finish(process, timeout=5).returncode in (130, 143)
+
+
+def test_a_killed_actor_is_replaced_and_the_run_goes_on(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    for _ in range(3):
+        victim = next(pid for pid, title in roles(tmp_path).items() if title == "ga3c: actor 1")
+        os.kill(victim, signal.SIGKILL)
+        assert wait_for(
+            lambda victim=victim: "ga3c: actor 1" in roles(tmp_path).values() and victim not in roles(tmp_path), 10
+        )
+        steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
+        assert wait_for(lambda steps=steps: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps, 20)
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout=10).returncode == 130
+    assert "actor 1 died and was replaced" in process.out
+
+
+@pytest.mark.parametrize("victim", ["ga3c: learner", "ga3c: forkserver"])
+def test_nothing_is_left_of_a_run_whose_learner_or_forkserver_is_killed(tmp_path, victim):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    os.kill(next(pid for pid, title in roles(tmp_path).items() if title == victim), signal.SIGKILL)
+    code = finish(process, timeout=15).returncode
+    assert code == (-9 if victim == "ga3c: learner" else 1)
+    assert wait_for(lambda: not roles(tmp_path), timeout=3), roles(tmp_path)
+
+
+def test_an_exception_in_an_actor_ends_the_run_with_its_name_and_traceback(tmp_path):
+    run = ga3c("train", "tests.tiny_envs:Raises-v0", "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 1
+    assert re.search(r"ga3c: actor \d failed:\nTraceback", run.err)
+    assert "the emulator is on fire" in run.err
+
+
+def test_an_exception_in_the_learner_ends_the_run_with_the_roles_name(tmp_path):
+    (tmp_path / "bad_network.py").write_text(
+        "import threading, torch\n"
+        "class Bad(torch.nn.Linear):\n"
+        "    def forward(self, states):\n"
+        "        if threading.current_thread().name.startswith('trainer'):\n"
+        "            raise RuntimeError('out of memory')\n"
+        "        x = super().forward(states)\n"
+        "        return x, x[:, 0]\n"
+        "def make(shape, actions):\n"
+        "    return Bad(shape[0], actions)\n"
+    )
+    run = ga3c("train", "CartPole-v1", "--network", "bad_network:make", "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 1
+    assert "ga3c: trainer 0 failed:\nTraceback" in run.err
+    assert "out of memory" in run.err
+
+
+def test_any_number_of_actors_predictors_and_trainers_work_together(tmp_path):
+    counts = ["--actors", 5, "--envs-per-actor", 1, "--predictors", 3, "--trainers", 2, "--segments", 3]
+    run = ga3c("train", "CartPole-v1", "--total-steps", 3000, "--out", "run", *counts, "--t-max", 5,
+               "--min-training-batch", 0, cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.err
+    last = metrics(tmp_path / "run", "rates")[-1]
+    assert abs(last["updates"] * 5 - last["env_steps"]) < 200
+
+
+def test_eval_plays_whole_games_and_prints_json(tmp_path):
+    ga3c("train", "CartPole-v1", "--total-steps", 3000, "--out", "run", *SMALL, cwd=tmp_path)
+    run = ga3c("eval", "run", "--episodes", 5, "--json", "--seed", 3, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    result = json.loads(run.out)
+    assert result["episodes"] == len(result["returns"]) == 5
+    assert result["returns"] == [float(n) for n in result["lengths"]]  # CartPole pays 1 a step
+    assert result["min"] <= result["median"] <= result["max"]
+    assert result["human_normalised"] is None
+    again = json.loads(ga3c("eval", "run", "--episodes", 5, "--json", "--seed", 3, cwd=tmp_path).out)
+    assert again["returns"] == result["returns"]
+    words = ga3c("eval", "run", "--episodes", 2, "--greedy", cwd=tmp_path).out
+    assert "2 games, greedy: mean" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "Pnog-v5"], "nearest: Pong-v5"),
+        (["train", "--actors", "0"], "--actors: got 0; at least 1"),
+        (["train", "--actors", "many"], "many"),
+        (["train", "--preset", "fats"], "'fats'; nearest: fast"),
+        (["train", "--network", "smal"], "'smal'; nearest: small"),
+        (["train", "--device", "cuda:99"], "this machine has"),
+        (["train", "--anneal", "False"], "False"),
+        (["train", "--resume", "nowhere"], "nowhere"),
+        (["train", "CartPole-v1", "--network", "small"], "try mlp"),
+        (["trian"], "unknown command 'trian'"),
+        (["eval", "nowhere"], "nowhere does not exist"),
+        (["eval", ".", "--episodes", "0"], "--episodes: got 0"),
+        ([], "usage"),
+    ],
+)
+def test_what_the_user_said_wrongly_is_answered_without_a_traceback(tmp_path, arguments, words):
+    run = ga3c(*arguments, cwd=tmp_path)
+    assert run.returncode == 2
+    assert words in run.err + run.out
+    assert "Traceback" not in run.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
+    ga3c("train", "CartPole-v1", "--total-steps", 200, "--out", "run", *SMALL, cwd=tmp_path)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    run = ga3c("train", "CartPole-v1", "--total-steps", 200, "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 2
+    assert "--resume run would go on with it" in run.err
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_networks_are_listed_with_their_cost(tmp_path):
+    run = ga3c("networks", cwd=tmp_path)
+    assert run.returncode == 0
+    assert re.search(r"small +677,943 +5\.9", run.out)
+
+
+@pytest.mark.gpu
+def test_the_whole_system_runs_on_cuda(tmp_path):
+    run = ga3c("train", "--device", "cuda", "--total-steps", 2000, "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    assert "cuda" in run.out
