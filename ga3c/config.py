@@ -80,7 +80,7 @@ class TrainConfig:
 
     optimiser: OptimiserName = "adam"
     """rmsprop has its epsilon inside the root, as in the paper."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 6e-4
     """At the start of the run."""
     anneal: bool = True
     """Lower the learning rate to 0 over --total-steps, else over --minutes, else not at all."""
@@ -102,7 +102,7 @@ class TrainConfig:
     """Over the samples of a batch; the released code sums."""
     log_floor: float = 0.0
     """Released code: log(max(pi, 1e-6)), with this floor; 0 is log_softmax."""
-    normalise_advantages: bool = False
+    normalise_advantages: bool = True
     """Scale a batch's advantages to mean 0 and deviation 1."""
 
     backend: Backend = "auto"
@@ -215,7 +215,13 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
         return TrainConfig(preset=preset, network=network, actors=actors)
-    return TrainConfig(preset=preset, network=network, actors=actors, precision="fp32")
+    # Values reach 1 / (1 - discount), so that advantages are left as they are; the larger epsilon and the faster decay
+    # keep Adam from turning the noise of a solved task into full steps, which unlearnt it.
+    return TrainConfig(
+        preset=preset, network=network, precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
+        min_training_batch=256, learning_rate=2e-3, decay=0.99, epsilon=1e-3, max_grad_norm=5.0,
+        discount=0.98, gae_lambda=0.8, entropy_cost=0.0, normalise_advantages=False,
+    )  # fmt: skip
 
 
 _AT_LEAST = {
