@@ -47,23 +47,21 @@ class Checkpoint:
     optimiser: dict[str, Tensor]
 
 
+def snapshot(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Copies weights and statistics; the caller holds updates meanwhile (``Model.paused``), but not while it writes."""
+    tensors = {f"network.{name}": t for name, t in network.state_dict().items()}
+    tensors |= {f"optimiser.{name}": t for name, t in _optimiser_tensors(optimiser).items()}
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
 def write_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    progress: Progress,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    keep: int,
+    folder: Path, config: TrainConfig, progress: Progress, tensors: dict[str, Tensor], keep: int
 ) -> Path:
     """Writes ``checkpoint-<env_steps>.safetensors`` atomically and removes all but the newest ``keep``.
-
-    The caller holds updates while this reads the tensors (``Model.paused``).
 
     Raises:
       OSError: it could not be written; the older ones are untouched.
     """
-    tensors = {f"network.{name}": t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    tensors |= {f"optimiser.{k}": t.detach().cpu().contiguous() for k, t in _optimiser_tensors(optimiser).items()}
     metadata = {
         "format": str(FORMAT),
         "config": json.dumps(config.to_json()),

@@ -18,7 +18,7 @@ from ga3c.config import TrainConfig, default_config, read_config
 from ga3c.envs import env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
-from ga3c.model import NonFiniteLossError, resolve_device
+from ga3c.model import resolve_device
 from ga3c.networks import NETWORKS, build_network, cost
 from ga3c.report import say_error
 from ga3c.run import train
@@ -52,11 +52,6 @@ class EvalOptions:
     """Print one JSON object."""
 
 
-def main() -> None:
-    """Entry point of ``ga3c``."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     # Modules of the user's own (environments, networks) lie where the command is given.
@@ -73,7 +68,7 @@ def run(arguments: list[str]) -> int:
     except UsageError as error:
         say_error(f"ga3c: {error}")
         return 2
-    except (WorkerError, NonFiniteLossError) as error:
+    except WorkerError as error:
         say_error(f"ga3c: {error}")
         return 1
 

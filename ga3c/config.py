@@ -234,7 +234,12 @@ _AT_LEAST = {
 _AT_MOST = {"decay": 1, "discount": 1, "gae_lambda": 1, "sticky_actions": 1, "log_floor": 1, "segments": 64}
 
 
-def validate(config: TrainConfig) -> None:
+_ATARI_OPTIONS = (
+    "frame_skip", "frame_stack", "noop_max", "fire_on_reset", "sticky_actions", "reward_clip", "episodic_life"
+)  # fmt: skip
+
+
+def validate(config: TrainConfig, spec: EnvSpec) -> None:
     """Checks what can be checked without making anything.
 
     Raises:
@@ -246,6 +251,10 @@ def validate(config: TrainConfig) -> None:
             wrong = value is not None and not (value >= bound if bounds is _AT_LEAST else value <= bound)
             if wrong:
                 raise UsageError(f"--{name.replace('_', '-')}: got {value}; {word} {bound} would be right")
+    if spec.game is None:
+        for name in _ATARI_OPTIONS:
+            if getattr(config, name) != getattr(TrainConfig, name):
+                raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
     waiting = config.actors * config.envs_per_actor * config.t_max * (config.segments - 1)
     if config.min_training_batch > waiting:
         raise UsageError(

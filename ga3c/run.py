@@ -25,6 +25,7 @@ from ga3c.checkpoint import (
     load_network,
     load_optimiser,
     read_checkpoint,
+    snapshot,
     write_checkpoint,
 )
 from ga3c.config import TrainConfig, validate
@@ -49,7 +50,7 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
       UsageError: before anything was started or written.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
-    validate(config)
+    validate(config, spec)
     model, facts = build_model(config, spec)
     progress = _restore(config, model)
     folder = _make_folder(config)
@@ -135,9 +136,10 @@ class _Session:
         try:
             self._system.start()
             self._loop()
+            self._write_metrics()
         finally:
             self._system.stop()
-        self._write_metrics()
+        self._writer.write(self._meters.take_episodes())
         self._checkpoint()
         if self._system.failure is not None:
             raise WorkerError(str(self._system.failure))
@@ -194,17 +196,11 @@ class _Session:
         if self._meters.updates == self._first_update and list_checkpoints(self._folder):
             return
         meters = self._meters
+        with self._model.paused():
+            progress = Progress(meters.env_steps, self._model.version, meters.time_s)
+            tensors = snapshot(self._model.network, self._model.optimiser)
         try:
-            with self._model.paused():
-                progress = Progress(meters.env_steps, self._model.version, meters.time_s)
-                write_checkpoint(
-                    self._folder,
-                    self._config,
-                    progress,
-                    self._model.network,
-                    self._model.optimiser,
-                    self._config.keep,
-                )
+            write_checkpoint(self._folder, self._config, progress, tensors, self._config.keep)
         except OSError as error:
             self._display.say(f"checkpoint not written: {error}; the last good one is kept")
 

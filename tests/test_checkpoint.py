@@ -10,6 +10,7 @@ from ga3c.checkpoint import (
     load_network,
     load_optimiser,
     read_checkpoint,
+    snapshot,
     write_checkpoint,
 )
 from ga3c.config import TrainConfig
@@ -30,7 +31,8 @@ def trained(name="adam", seed=0):
 
 
 def write(folder, network, optimiser, steps=100, keep=3):
-    return write_checkpoint(folder, TrainConfig(env="CartPole-v1"), Progress(steps, 3, 1.5), network, optimiser, keep)
+    config = TrainConfig(env="CartPole-v1")
+    return write_checkpoint(folder, config, Progress(steps, 3, 1.5), snapshot(network, optimiser), keep)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])

@@ -16,7 +16,7 @@ PONG = env_spec(EnvConfig("Pong-v5"))
 @pytest.mark.parametrize("cuda", [False, True])
 def test_defaults_are_valid(preset, spec, cuda):
     config = default_config(preset, spec, cuda)
-    validate(config)
+    validate(config, spec)
     assert config.preset == preset
     assert config.network == ("small" if spec is PONG else "mlp")
 
@@ -67,4 +67,9 @@ def test_a_damaged_config_is_named(tmp_path, text):
 def test_what_cannot_work_is_said_in_a_sentence(changes, words):
     config = dataclasses.replace(TrainConfig(actors=4, envs_per_actor=8, t_max=20, segments=2), **changes)
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
-        validate(config)
+        validate(config, PONG)
+
+
+def test_an_atari_option_for_what_is_no_atari_game_is_refused():
+    with pytest.raises(UsageError, match="--frame-skip: only Atari games have it, and CartPole-v1 is none"):
+        validate(dataclasses.replace(TrainConfig(env="CartPole-v1"), frame_skip=2), CARTPOLE)
