@@ -58,7 +58,7 @@ class TrainConfig:
     """N_P, threads that predict."""
     trainers: int = 1
     """N_T, threads that train."""
-    t_max: int = 20
+    t_max: int = 10
     """Steps in a rollout."""
     segments: int = 2
     """Rollouts of an environment in flight, the one being played included; bounds memory and policy lag."""
@@ -80,11 +80,11 @@ class TrainConfig:
 
     optimiser: OptimiserName = "adam"
     """rmsprop has its epsilon inside the root, as in the paper."""
-    learning_rate: float = 6e-4
+    learning_rate: float = 7e-4
     """At the start of the run."""
     anneal: bool = True
     """Lower the learning rate to 0 over --total-steps, else over --minutes, else not at all."""
-    decay: float = 0.999
+    decay: float = 0.99
     """Of the optimiser's average of squared gradients."""
     epsilon: float = 1e-5
     """Of the optimiser's denominator."""
@@ -102,7 +102,7 @@ class TrainConfig:
     """Over the samples of a batch; the released code sums."""
     log_floor: float = 0.0
     """Released code: log(max(pi, 1e-6)), with this floor; 0 is log_softmax."""
-    normalise_advantages: bool = True
+    normalise_advantages: bool = False
     """Scale a batch's advantages to mean 0 and deviation 1."""
 
     backend: Backend = "auto"
@@ -215,12 +215,12 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
         return TrainConfig(preset=preset, network=network, actors=actors)
-    # Values reach 1 / (1 - discount), so that advantages are left as they are; the larger epsilon and the faster decay
-    # keep Adam from turning the noise of a solved task into full steps, which unlearnt it.
+    # Values reach 1 / (1 - discount), so that advantages are left as they are; the larger epsilon keeps
+    # Adam from turning the noise of a solved task into full steps, which unlearnt it.
     return TrainConfig(
         preset=preset, network=network, precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
-        min_training_batch=256, learning_rate=2e-3, decay=0.99, epsilon=1e-3, max_grad_norm=5.0,
-        discount=0.98, gae_lambda=0.8, entropy_cost=0.0, normalise_advantages=False,
+        min_training_batch=256, learning_rate=2e-3, epsilon=1e-3, max_grad_norm=5.0,
+        discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
     )  # fmt: skip
 
 
