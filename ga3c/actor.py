@@ -1,5 +1,6 @@
 """The actor: steps its environments with actions that the model chose. It holds no parameters and no torch."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -23,12 +24,9 @@ class Actor:
 
     def run(self) -> None:
         """Plays until the learner closes the channel or asks to stop."""
-        try:
+        with contextlib.suppress(ChannelClosed):
             self._play()
-        except ChannelClosed:
-            pass
-        finally:
-            self._env.close()
+        # Its environments end with the process: closing them by hand could only hang or fail.
 
     def _play(self) -> None:
         slab, port, clock = self._slab, self._port, self._slab.clock
@@ -37,6 +35,7 @@ class Actor:
         live = np.ones(self._env.num_envs, np.bool_)
         completed = NO_SEGMENT
         while True:
+            now = _charge(clock, ActorClock.ENVIRONMENT, now)
             segment = port.acquire_segment()
             now = _charge(clock, ActorClock.SEGMENT, now)
             for t in range(slab.layout.t_max):
@@ -60,9 +59,9 @@ class Actor:
 
     def _count(self, live: np.ndarray, game_rewards: np.ndarray, game_over: np.ndarray) -> None:
         """Adds a step to the games being played; a finished game goes out with the next request."""
-        self._returns += game_rewards * live
+        self._returns += game_rewards
         self._lengths += live
-        for k in np.flatnonzero(game_over & live):
+        for k in np.flatnonzero(game_over):  # which can be at a step that resets, see EnvPoolEnv
             self._episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
             self._returns[k] = 0.0
             self._lengths[k] = 0

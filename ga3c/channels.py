@@ -8,6 +8,7 @@ of file. A message is sent and received whole. This module knows neither model n
 import contextlib
 import socket
 import struct
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -126,8 +127,8 @@ class Request:
 class ActorChannel:
     """The learner's end of one actor's channel, with the slab that it speaks about.
 
-    Predictors and trainers send on it from several threads: a message of a ``SOCK_SEQPACKET`` socket is atomic. Sending
-    to an actor that is gone does nothing; the prediction queue reports the loss.
+    Predictors and trainers send on it from several threads. Sending to an actor that is gone does nothing; the
+    prediction queue reports the loss.
     """
 
     def __init__(self, index: int, end: socket.socket, slab: Slab) -> None:
@@ -135,6 +136,7 @@ class ActorChannel:
         self.index = index
         self.slab = slab
         self.rollouts_completed = 0  # counted by the one predictor that receives
+        self._sending = threading.Lock()  # keeps close from freeing a descriptor that another thread sends on
         self._socket = end
         self._socket.setblocking(False)
 
@@ -149,7 +151,7 @@ class ActorChannel:
           ActorError: the actor raised.
         """
         try:
-            message = self._socket.recv(MAX_MESSAGE_BYTES)
+            message = self._receive()
         except ConnectionResetError:
             return None
         if not message:
@@ -160,6 +162,14 @@ class ActorChannel:
         self.rollouts_completed += completed != NO_SEGMENT
         episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
         return Request(self, segment, step, completed, episodes)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(MAX_MESSAGE_BYTES)
+        except ConnectionResetError:
+            # It closed with a message of ours unread, which the kernel tells before what it had sent; once told, the
+            # error is cleared, and its last words are still there.
+            return self._socket.recv(MAX_MESSAGE_BYTES)
 
     def reply(self) -> None:
         """Wakes the actor: its actions are in the slab."""
@@ -174,9 +184,11 @@ class ActorChannel:
         self._send(_KIND_STOP)
 
     def close(self) -> None:
-        """Closes the learner's end; the actor ends at its next message."""
-        self._socket.close()
+        """Closes the learner's end; the actor ends at its next message. What is sent afterwards does nothing."""
+        with self._sending:
+            self._socket.close()
 
     def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # If the actor is gone, its end of file is in the epoll.
+        # If the actor is gone, its end of file is in the epoll.
+        with self._sending, contextlib.suppress(OSError):
             self._socket.send(message)

@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from ga3c.config import TrainConfig, default_config, read_config
+from ga3c.config import TrainConfig, default_config, fit, read_config, validate_numbers
 from ga3c.envs import env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     # Modules of the user's own (environments, networks) lie where the command is given.
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     commands = {"train": _train, "eval": _eval, "networks": _networks}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -77,13 +77,13 @@ def _train(arguments: list[str]) -> int:
     prog = "ga3c train"
     # What a user says of these decides the defaults of the rest, so they are read first.
     said = tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
+    validate_numbers(said)
     if said.resume is not None:
-        folder = said.resume.parent if said.resume.is_file() else said.resume
-        default = dataclasses.replace(read_config(folder), resume=said.resume)
+        default = dataclasses.replace(read_config(said.resume), resume=said.resume)
     else:
         cuda = resolve_device(said.device).type == "cuda"
         default = default_config(said.preset, env_spec(said.env_config()), cuda)
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog, default=default)
+    config = fit(tyro.cli(TrainConfig, args=arguments, prog=prog, default=default), default)
     return train(config, env_spec(config.env_config()))
 
 
@@ -97,6 +97,8 @@ def _eval(arguments: list[str]) -> int:
         raise UsageError("got --greedy and --sample; one of them would be right")
     if options.episodes < 1:
         raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
+    if options.seed < 0:
+        raise UsageError(f"--seed: got {options.seed}; at least 0 would be right")
     result = evaluate(
         options.path,
         episodes=options.episodes,
@@ -132,7 +134,6 @@ def _networks(arguments: list[str]) -> int:
     print(f"{'network':10} {'parameters':>12} {'MFLOP/state':>12}  of 4x84x84 states (mlp: 4) and 6 actions")
     for name, (_, description) in NETWORKS.items():
         shape = (4,) if name == "mlp" else (4, 84, 84)
-        with torch.device("cpu"):
-            parameters, mflop = cost(build_network(name, shape, 6, "orthogonal"), shape)
+        parameters, mflop = cost(build_network(name, shape, 6, "orthogonal"), torch.zeros(1, *shape), 6)
         print(f"{name:10} {parameters:12,} {mflop:12.2f}  {description}")
     return 0

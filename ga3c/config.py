@@ -224,19 +224,38 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     )  # fmt: skip
 
 
-_AT_LEAST = {
-    "total_steps": 1, "minutes": 0.01, "seed": 0, "checkpoint_every": 1, "keep": 1, "actors": 1, "envs_per_actor": 1,
-    "predictors": 1, "trainers": 1, "t_max": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 1,
-    "torch_threads": 1, "learning_rate": 0, "decay": 0, "epsilon": 0, "max_grad_norm": 0, "discount": 0,
-    "gae_lambda": 0, "entropy_cost": 0, "value_cost": 0, "log_floor": 0, "frame_skip": 1, "frame_stack": 1,
-    "noop_max": 0, "sticky_actions": 0,
+# Option: (smallest, largest). The largest keep a slip of the finger from becoming a failed allocation.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
+    "keep": (1, 10**6), "actors": (1, 1024), "envs_per_actor": (1, 1024), "predictors": (1, 64), "trainers": (1, 64),
+    "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5),
+    "torch_threads": (1, 1024), "learning_rate": (0, 100), "decay": (0, 0.999999), "epsilon": (0, 1000),
+    "max_grad_norm": (0, 10**9), "discount": (0, 1), "gae_lambda": (0, 1), "entropy_cost": (0, 1000),
+    "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),
+    "noop_max": (0, 1000), "sticky_actions": (0, 1),
 }  # fmt: skip
-_AT_MOST = {"decay": 1, "discount": 1, "gae_lambda": 1, "sticky_actions": 1, "log_floor": 1, "segments": 64}
-
-
 _ATARI_OPTIONS = (
     "frame_skip", "frame_stack", "noop_max", "fire_on_reset", "sticky_actions", "reward_clip", "episodic_life"
 )  # fmt: skip
+
+
+def fit(config: TrainConfig, default: TrainConfig) -> TrainConfig:
+    """Lowers a default smallest training batch to what the counts that the user chose can fill."""
+    if config.min_training_batch != default.min_training_batch:
+        return config
+    return dataclasses.replace(config, min_training_batch=min(config.min_training_batch, _most_waiting(config)))
+
+
+def validate_numbers(config: TrainConfig) -> None:
+    """Checks each number by itself.
+
+    Raises:
+      UsageError: with the first option that is out of bounds.
+    """
+    for name, (smallest, largest) in _BOUNDS.items():
+        value = getattr(config, name)
+        if value is not None and not smallest <= value <= largest:
+            raise UsageError(f"--{name.replace('_', '-')}: got {value}; {smallest:g} to {largest:g} would be right")
 
 
 def validate(config: TrainConfig, spec: EnvSpec) -> None:
@@ -245,20 +264,19 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
     Raises:
       UsageError: with the first option that is wrong.
     """
-    for bounds, word in ((_AT_LEAST, "at least"), (_AT_MOST, "at most")):
-        for name, bound in bounds.items():
-            value = getattr(config, name)
-            wrong = value is not None and not (value >= bound if bounds is _AT_LEAST else value <= bound)
-            if wrong:
-                raise UsageError(f"--{name.replace('_', '-')}: got {value}; {word} {bound} would be right")
+    validate_numbers(config)
     if spec.game is None:
         for name in _ATARI_OPTIONS:
             if getattr(config, name) != getattr(TrainConfig, name):
                 raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
-    waiting = config.actors * config.envs_per_actor * config.t_max * (config.segments - 1)
-    if config.min_training_batch > waiting:
+    if config.min_training_batch > _most_waiting(config):
         raise UsageError(
             f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"
             f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at"
-            f" most {waiting} samples waiting; {waiting} or less would be right"
+            f" most {_most_waiting(config)} samples waiting; that or less would be right"
         )
+
+
+def _most_waiting(config: TrainConfig) -> int:
+    """Samples that can wait for training at once: the segment being written cannot."""
+    return config.actors * config.envs_per_actor * config.t_max * (config.segments - 1)

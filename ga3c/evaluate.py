@@ -80,7 +80,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
         checkpoint.config.loss_config(),
         max_grad_norm=0.0,
         device=where,
-        precision=resolve_precision(checkpoint.config.precision, where),
+        precision=resolve_precision("auto", where),
     )
     num_envs = min(MAX_ENVS, episodes)
     env = make_env(config, env_seeds(seed, 0, 0, num_envs))

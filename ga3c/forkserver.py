@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from setproctitle import setproctitle
@@ -47,9 +48,9 @@ class ForkServer:
         settings = {"env": asdict(env), "layout": asdict(layout), "seed": seed, "path": sys.path}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ga3c.forkserver", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "ga3c.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _ONE_THREAD,
+                env=os.environ | _ONE_THREAD | {"PYTHONPATH": _python_path()},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is the learner's to handle
             )
@@ -103,6 +104,12 @@ class ForkServer:
     def kill(self) -> None:
         """Kills the server at once, and with it the actors."""
         self._process.kill()
+
+
+def _python_path() -> str:
+    """Where this package is, first: the folder that the user works in may hold one of the same name."""
+    ours = str(Path(__file__).parent.parent)
+    return os.pathsep.join([ours, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _serve(learner: socket.socket) -> None:
@@ -159,6 +166,8 @@ def _run_actor(settings: dict[str, Any], start: dict[str, int], end_fd: int, sla
     port = None
     try:
         _die_with_parent(_SERVER_PID)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.set_inheritable(end_fd, False)  # A process that the environment starts must not keep the channel open.
         setproctitle(f"ga3c: actor {index}")
         layout = SlabLayout(
             **settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])}
@@ -182,7 +191,8 @@ def _run_actor(settings: dict[str, Any], start: dict[str, int], end_fd: int, sla
 _SERVER_PID = os.getpid()
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, signal.SIG_IGN)  # It ends with the learner, which is asked by the same signals.
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))
     _LEARNER.set_inheritable(False)
     setproctitle("ga3c: forkserver")

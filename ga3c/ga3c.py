@@ -37,6 +37,7 @@ class Ga3c:
         """Starts the forkserver, which imports while the caller goes on. ``notify`` takes news for the user."""
         self._config = config
         self._meters = meters
+        self._notify = notify
         layout = SlabLayout(
             config.segments,
             config.t_max,
@@ -97,4 +98,4 @@ class Ga3c:
         late = self.predictors.join(deadline) + self.trainers.join(deadline)
         self.actors.join(_STOP_TIMEOUT_S)
         for name in late:
-            self._failures.add(name, f"still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")
+            self._notify(f"{name} was still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")

@@ -145,10 +145,18 @@ class Model:
         )
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Holds updates, so that weights, statistics and version belong together while they are read or replaced."""
-        with self._updating, self._weights.writing():
+    def paused(self, timeout_s: float) -> Iterator[None]:
+        """Holds updates, so that weights, statistics and version belong together while they are read.
+
+        Raises:
+          TimeoutError: an update has not ended in time.
+        """
+        if not self._updating.acquire(timeout=timeout_s):
+            raise TimeoutError(f"an update has been under way for {timeout_s:g} s")
+        try:
             yield
+        finally:
+            self._updating.release()
 
     def _autocast(self) -> torch.autocast:
         # The cache of casted weights is shared by threads: with it, a prediction during an update would read weights

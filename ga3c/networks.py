@@ -141,9 +141,17 @@ def build_network(
     Raises:
       UsageError: there is no such network, or it does not fit the states.
     """
-    network = _factory(name)(observation_shape, num_actions)
+    factory = _factory(name)
+    try:
+        network = factory(observation_shape, num_actions)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"network {name!r} cannot be made: {type(error).__name__}: {error}") from None
     if not isinstance(network, nn.Module):
-        raise UsageError(f"network {name!r} returned {type(network).__name__}; a torch.nn.Module is needed")
+        raise UsageError(f"network {name!r} is a {type(network).__name__}; a torch.nn.Module is needed")
+    if not list(network.parameters()):
+        raise UsageError(f"network {name!r} has no parameters to learn")
     if ":" not in name:
         _initialise(network, initialisation)
     return network
@@ -158,8 +166,10 @@ def _factory(name: str) -> Factory:
         raise UsageError(f"unknown network {name!r}{nearest(name, list(NETWORKS))}; known: {known}, or module:callable")
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"network {name!r} cannot be loaded: {error}") from None
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UsageError(f"network {name!r} cannot be loaded: {type(error).__name__}: {error}") from None
+    if not callable(factory):
+        raise UsageError(f"network {name!r} is a {type(factory).__name__}; something to call is needed")
     return factory
 
 
@@ -184,8 +194,23 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
             nn.init.orthogonal_(last.weight, gain)
 
 
-def cost(network: nn.Module, observation_shape: tuple[int, ...]) -> tuple[int, float]:
-    """Returns (parameters, MFLOP of one forward pass for one state); a multiply-add is two operations."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *observation_shape))
+def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, float]:
+    """Tries the network on one state and returns (parameters, MFLOP of that forward pass).
+
+    A multiply-add is two operations. ``states`` is [1, ...], on the host, of the type that the network will be given.
+
+    Raises:
+      UsageError: it fails, or does not return logits [1, A] and values [1].
+    """
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            logits, values = network(states)
+        shapes = tuple(logits.shape), tuple(values.shape)
+    except Exception as error:
+        raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None
+    if shapes != ((1, num_actions), (1,)):
+        raise UsageError(
+            f"the network returns shapes {shapes[0]} and {shapes[1]} for one state;"
+            f" logits (1, {num_actions}) and values (1,) are needed"
+        )
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e6

@@ -1,5 +1,6 @@
 """What a user sees while a run goes on: a live panel on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -46,7 +47,8 @@ class _PlainDisplay:
         pass
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads any more; the run goes on
+            print(text, flush=True)
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
         parts = [
@@ -61,7 +63,7 @@ class _PlainDisplay:
         ]
         if progress is not None and left_s is not None:
             parts.append(f"{progress:.0%}, {_duration(left_s)} left")
-        print("  ".join(parts), flush=True)
+        self.say("  ".join(parts))
 
 
 class _PanelDisplay:

@@ -40,7 +40,7 @@ from ga3c.report import Display, make_display
 
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
-_PANEL_S = 1.0
+_PAUSE_S = 2.0  # for an update to end before a checkpoint is taken
 
 
 def train(config: TrainConfig, spec: EnvSpec) -> int:
@@ -83,7 +83,8 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.seed)
     network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
-    parameters, mflop = cost(network, spec.observation_shape)
+    states = torch.zeros((1, *spec.observation_shape), dtype=getattr(torch, spec.observation_dtype))
+    parameters, mflop = cost(network, states, spec.num_actions)
     place(network, device)
     model = Model(
         network,
@@ -136,10 +137,9 @@ class _Session:
         try:
             self._system.start()
             self._loop()
-            self._write_metrics()
         finally:
             self._system.stop()
-        self._writer.write(self._meters.take_episodes())
+        self._write_metrics()
         self._checkpoint()
         if self._system.failure is not None:
             raise WorkerError(str(self._system.failure))
@@ -183,7 +183,10 @@ class _Session:
 
     def _write_metrics(self) -> None:
         rates = self._meters.rates()
-        self._writer.write([*self._meters.take_episodes(), rates])
+        try:
+            self._writer.write([*self._meters.take_episodes(), rates])
+        except OSError as error:
+            self._display.say(f"metrics not written: {error}")
         done = self._done
         limited = self._config.total_steps or self._config.minutes
         left_s = None
@@ -196,12 +199,12 @@ class _Session:
         if self._meters.updates == self._first_update and list_checkpoints(self._folder):
             return
         meters = self._meters
-        with self._model.paused():
-            progress = Progress(meters.env_steps, self._model.version, meters.time_s)
-            tensors = snapshot(self._model.network, self._model.optimiser)
         try:
+            with self._model.paused(_PAUSE_S):
+                progress = Progress(meters.env_steps, self._model.version, meters.time_s)
+                tensors = snapshot(self._model.network, self._model.optimiser)
             write_checkpoint(self._folder, self._config, progress, tensors, self._config.keep)
-        except OSError as error:
+        except (OSError, TimeoutError) as error:
             self._display.say(f"checkpoint not written: {error}; the last good one is kept")
 
 
@@ -267,16 +270,21 @@ def _make_folder(config: TrainConfig) -> Path:
       UsageError: it holds another run, or cannot be made.
     """
     if config.resume is not None:
-        return config.resume.parent if config.resume.is_file() else config.resume
+        return config.resume
     now = datetime.datetime.now()
     name = re.sub(r"[^\w.-]+", "-", config.env)
     folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}"
-    if (folder / "config.json").exists():
-        raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
     try:
+        if (folder / "config.json").exists():
+            raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be made: {error.strerror}") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
     return folder
 
 
@@ -298,7 +306,10 @@ def _header(config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Pat
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    """Atomically: an interrupted resume must not cost the run its configuration."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _machine() -> dict[str, Any]:

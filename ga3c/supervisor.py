@@ -126,9 +126,9 @@ class ActorGroup:
         self._failures = failures
         self._notify = notify
         self._lock = threading.Lock()  # guards all that follows; the queues' locks are never held when it is taken
+        self._wanted = 0
         self._records: dict[int, _ActorRecord] = {}
         self._deaths: dict[int, int] = {}
-        self._exitcodes: dict[int, int] = {}
         self._stopping = False
         self._requests: PredictionQueue | None = None
         self._watcher = threading.Thread(target=self._watch, name="actor watch", daemon=True)
@@ -139,31 +139,35 @@ class ActorGroup:
         self._watcher.start()
 
     def __len__(self) -> int:
-        return sum(not r.leaving for r in self._records.values())
+        return self._wanted
 
     def set_count(self, count: int) -> None:
         """Starts actors, or asks those with the highest numbers to leave; their complete rollouts are kept."""
         with self._lock:
+            self._wanted = count
             for index, record in self._records.items():
                 if index >= count and not record.leaving:
                     record.leaving = True
                     record.channel.stop()
             for index in range(count):
-                if index in self._records:
-                    self._records[index].leaving = False  # One on its way out is replaced when it has gone.
-                else:
+                if index not in self._records:  # One that is still on its way out is started again when it has gone.
                     self._start(index)
 
     def _start(self, index: int) -> None:
+        """Starts one actor; where that cannot be done the run fails. The caller holds the lock."""
         assert self._requests is not None
-        slab_fd = create_slab_memory(self._layout)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            channel = ActorChannel(index, ours, Slab(self._layout, slab_fd))
-            generation = self._server.start_actor(index, theirs, slab_fd)
-        finally:
-            theirs.close()
-            os.close(slab_fd)
+            slab_fd = create_slab_memory(self._layout)
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    channel = ActorChannel(index, ours, Slab(self._layout, slab_fd))
+                    generation = self._server.start_actor(index, theirs, slab_fd)
+            finally:
+                os.close(slab_fd)
+        except (OSError, ValueError) as error:  # No descriptors or memory are left, or the server is gone.
+            self._failures.add(f"actor {index}", f"cannot be started: {error}")
+            return
         self._records[index] = _ActorRecord(channel, generation)
         self._training_queue.add_capacity(self._capacity)
         self._requests.add(channel)
@@ -182,18 +186,16 @@ class ActorGroup:
             del self._records[channel.index]
             self._training_queue.add_capacity(-self._capacity)
             if record.leaving:
+                if channel.index < self._wanted:
+                    self._start(channel.index)
                 return
-            deaths = 0 if channel.rollouts_completed else self._deaths.get(channel.index, 0)
-            self._deaths[channel.index] = deaths + 1
-            if deaths + 1 >= MAX_DEATHS:
+            deaths = 1 if channel.rollouts_completed else self._deaths.get(channel.index, 0) + 1
+            self._deaths[channel.index] = deaths
+            if deaths >= MAX_DEATHS:
                 text = f"died {MAX_DEATHS} times in a row without finishing a rollout"
                 self._failures.add(f"actor {channel.index}", text)
                 return
-            try:
-                self._start(channel.index)
-            except ConnectionError:
-                self._failures.add("forkserver", "it is gone, so no actor can be started")
-                return
+            self._start(channel.index)
         self._notify(f"actor {channel.index} died and was replaced; its unfinished rollout was dropped")
 
     def on_error(self, channel: ActorChannel, text: str) -> None:
@@ -201,18 +203,23 @@ class ActorGroup:
         self._failures.add(f"actor {channel.index}", text)
 
     def _watch(self) -> None:
-        self._server.watch(self._on_start, self._on_exit)
+        try:
+            self._server.watch(self._on_start, self._on_exit)
+        except BaseException:
+            self._failures.add("actor watch", traceback.format_exc())
         if not self._stopping:
             self._failures.add("forkserver", "it ended, and every actor with it")
 
     def _on_start(self, generation: int, pid: int) -> None:
-        for record in list(self._records.values()):
-            if record.generation == generation:
-                record.pid = pid
+        with self._lock:
+            for record in self._records.values():
+                if record.generation == generation:
+                    record.pid = pid
 
-    def _on_exit(self, generation: int, exitcode: int) -> None:
+    def _on_exit(self, _: int, exitcode: int) -> None:
         if exitcode < 0 and not self._stopping:
-            self._notify(f"an actor was ended by {signal.Signals(-exitcode).name}")
+            known = {int(s): s.name for s in signal.Signals}
+            self._notify(f"an actor was ended by {known.get(-exitcode, f'signal {-exitcode}')}")
 
     def pids(self) -> list[int]:
         """Process ids of the actors that have been forked."""
@@ -238,4 +245,5 @@ class ActorGroup:
     def join(self, timeout_s: float) -> None:
         """Ends the server, and whatever actors are left with it."""
         self._server.close(timeout_s)
-        self._watcher.join(timeout_s)
+        if self._watcher.ident is not None:
+            self._watcher.join(timeout_s)

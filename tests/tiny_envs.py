@@ -64,15 +64,6 @@ class Identity(gymnasium.Env[np.ndarray, int]):
         return np.eye(4, dtype=np.float32)[self._target]
 
 
-class ResetPays(TerminalReward):
-    """Learning from the step that only resets shows: it comes after action 0 was right, and follows a reward."""
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self._t += 1
-        terminated = self._t == 1
-        return self._state(), float(action == 1), terminated, False, {}
-
-
 class Raises(TerminalReward):
     """Fails in its third step."""
 

@@ -137,6 +137,8 @@ def check_spaces(env_id: str, observations: object, actions: object) -> tuple[tu
     """
     if not isinstance(observations, Box):
         raise UsageError(f"environment {env_id!r} has observations {observations}; a Box is needed")
+    if not observations.shape:
+        raise UsageError(f"environment {env_id!r} has observations without a dimension; at least one is needed")
     if not isinstance(actions, Discrete):
         raise UsageError(f"environment {env_id!r} has actions {actions}; Discrete actions are needed")
     if actions.start != 0:

@@ -68,7 +68,8 @@ class EnvPoolEnv:
         self._dtype = spec(config, name).observation_dtype
         self._atari = bool(settings)
         self._lives = np.zeros(len(seeds), np.int32)
-        self._game_over = np.ones(len(seeds), np.bool_)
+        self._ended = np.zeros(len(seeds), np.bool_)  # by the last step: the next one resets
+        self._game_over = np.zeros(len(seeds), np.bool_)  # at the last step
 
     def reset(self) -> NDArray[Any]:
         """See ``VectorEnv``."""
@@ -84,11 +85,13 @@ class EnvPoolEnv:
         game_rewards, game_over = rewards, terminated | truncated
         if self._atari:
             game_rewards = info["reward"]
-            # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but
-            # for the lives, which rise.
-            risen = (info["lives"] > self._lives) & ~self._game_over
-            game_over = (info["terminated"] != 0) | truncated | risen
+            game_over = (info["terminated"] != 0) | truncated
+            # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but for
+            # the lives, which have risen after a step that resets. (A life that is won rises in the middle of play.)
+            silent = self._ended & ~self._game_over & (info["lives"] > self._lives)
+            game_over = game_over | silent
             self._lives = info["lives"]
+        self._ended = (terminated | truncated) & ~self._ended
         self._game_over = game_over
         return Step(states.astype(self._dtype, copy=False), rewards, terminated, truncated, game_rewards, game_over)
 

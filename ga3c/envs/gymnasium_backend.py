@@ -45,13 +45,13 @@ def _check_id(config: EnvConfig) -> None:
     Raises:
       UsageError: it is not there.
     """
-    module, _, name = config.id.rpartition(":")
-    if module:
+    module, colon, name = config.id.rpartition(":")
+    if colon:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
+        except Exception as error:  # whatever the user's module does when it is imported
             raise UsageError(
-                f"environment {config.id!r}: no module named {error.name!r} can be imported;"
+                f"environment {config.id!r}: importing {module!r} gave {type(error).__name__}: {error};"
                 " the part before ':' is a module that registers the environment"
             ) from None
     if is_ale(config):
@@ -66,8 +66,8 @@ def _check_id(config: EnvConfig) -> None:
     if name in gymnasium.registry:
         return
     known = [*gymnasium.registry, *(envpool.list_all_envs() if config.backend == "auto" and not module else [])]
-    where = "Gymnasium has" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has"
-    raise UsageError(f"{where} an environment {config.id!r}{nearest(name, known)}")
+    where = "Gymnasium has no" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has an"
+    raise UsageError(f"{where} environment {config.id!r}{nearest(name, known)}")
 
 
 def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
@@ -92,7 +92,10 @@ def spec(config: EnvConfig) -> EnvSpec:
     _check_id(config)
     if config.episodic_life:
         raise UsageError(f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium")
-    env = _make_single(config)
+    try:
+        env = _make_single(config)
+    except Exception as error:  # whatever the environment does when it is made
+        raise UsageError(f"environment {config.id!r} cannot be made: {type(error).__name__}: {error}") from None
     try:
         shape, dtype, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
     finally:
