@@ -73,6 +73,8 @@ class TrainConfig:
     """Of the weights; uniform is the released code's."""
     device: str = "auto"
     """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    normalise_states: bool = True
+    """Images: subtract the mean image of some random play at the start, and scale by the deviation from it."""
     precision: Precision = "auto"
     """auto is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32."""
     torch_threads: int = 1
@@ -200,7 +202,7 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     if preset == "paper":
         # NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not.
         return TrainConfig(
-            preset=preset, network=network, initialisation="uniform", precision="fp32",
+            preset=preset, network=network, initialisation="uniform", normalise_states=False, precision="fp32",
             actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
             min_training_batch=0, max_prediction_batch=128,
             optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,

@@ -1,7 +1,7 @@
 """Policy-and-value networks. Pure torch; what they are trained with and where they run is not their business.
 
-A network maps states [B, ...] to (logits [B, A], values [B]). Image states may be uint8; 0..255 is scaled to 0..1
-inside the first layer, so that bytes cross to the device.
+A network maps states [B, ...] to (logits [B, A], values [B]). Image states are 0..255, as bytes or floats; they are
+scaled inside the first layer, so that bytes cross to the device.
 """
 
 import importlib
@@ -57,18 +57,31 @@ class ConvNetwork(nn.Module):
         self.dense = nn.Linear(channels * height * width, dense)
         self.policy = nn.Linear(dense, num_actions)
         self.value = nn.Linear(dense, 1)
+        self.register_buffer("mean", torch.zeros(observation_shape))
+        self.register_buffer("scale", torch.tensor(1 / 255.0))
+
+    def normalise(self, states: Tensor) -> None:
+        """From now on subtracts the mean image of ``states`` [N, C, H, W], and divides by the deviation from it.
+
+        A game's background is the same in every state: left in, it drowns what moves.
+        """
+        mean = states.float().mean(dim=0)
+        deviation = (states.float() - mean).square().mean().sqrt()
+        with torch.no_grad():
+            self.get_buffer("mean").copy_(mean)
+            self.get_buffer("scale").copy_(1 / deviation.clamp(min=1e-3))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] uint8 or float -> logits [B, A], values [B]."""
+        """[B, C, H, W], of values 0..255 as bytes or floats -> logits [B, A], values [B]."""
         first, *rest = self.convs
         assert isinstance(first, nn.Conv2d)
-        weight = first.weight
-        if states.dtype == torch.uint8:
-            # Scaling the weights is B * 84 * 84 / 64 times less work than scaling the states.
-            weight = weight / 255.0
-            # Widening before changing the layout is twice as fast as the two in one copy, measured on a CPU.
-            states = states.to(_compute_dtype(states.device.type)).contiguous(memory_format=torch.channels_last)
-        features = F.relu(F.conv2d(states, weight, first.bias, first.stride))
+        # conv(scale * (x - mean)) = conv'(x) - conv'(mean) with scaled weights: B times less work than on the states.
+        weight = first.weight * self.get_buffer("scale")
+        with torch.autocast(states.device.type, enabled=False):
+            background = F.conv2d(self.get_buffer("mean").unsqueeze(0), weight, None, first.stride)
+        # Widening before changing the layout is twice as fast as the two in one copy, measured on a CPU.
+        states = states.to(_compute_dtype(states.device.type)).contiguous(memory_format=torch.channels_last)
+        features = F.relu(F.conv2d(states, weight, first.bias, first.stride) - background)
         for conv in rest:
             features = F.relu(conv(features))
         features = F.relu(self.dense(features.flatten(1)))
@@ -195,22 +208,26 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
 
 
 def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, float]:
-    """Tries the network on one state and returns (parameters, MFLOP of that forward pass).
+    """Tries the network on a state and returns (parameters, MFLOP a state of a forward pass).
 
     A multiply-add is two operations. ``states`` is [1, ...], on the host, of the type that the network will be given.
 
     Raises:
       UsageError: it fails, or does not return logits [1, A] and values [1].
     """
+    flops = []
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            logits, values = network(states)
+        for batch in (states, torch.cat((states, states))):
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                logits, values = network(batch)
+            flops.append(counter.get_total_flops())
         shapes = tuple(logits.shape), tuple(values.shape)
     except Exception as error:
         raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None
-    if shapes != ((1, num_actions), (1,)):
+    if shapes != ((2, num_actions), (2,)):
         raise UsageError(
-            f"the network returns shapes {shapes[0]} and {shapes[1]} for one state;"
-            f" logits (1, {num_actions}) and values (1,) are needed"
+            f"the network returns shapes {shapes[0]} and {shapes[1]} for two states;"
+            f" logits (2, {num_actions}) and values (2,) are needed"
         )
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e6
+    # The second state's share: work done once a batch is not a state's.
+    return sum(p.numel() for p in network.parameters()), (flops[1] - flops[0]) / 1e6

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from setproctitle import setproctitle
 
@@ -29,17 +30,18 @@ from ga3c.checkpoint import (
     write_checkpoint,
 )
 from ga3c.config import TrainConfig, validate
-from ga3c.envs import EnvSpec
+from ga3c.envs import EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model, place, resolve_device, resolve_precision
-from ga3c.networks import build_network, cost
+from ga3c.networks import ConvNetwork, build_network, cost
 from ga3c.optim import build_optimiser
 from ga3c.report import Display, make_display
 
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
+_RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
 _PAUSE_S = 2.0  # for an update to end before a checkpoint is taken
 
 
@@ -52,7 +54,9 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     """
     validate(config, spec)
     model, facts = build_model(config, spec)
-    progress = _restore(config, model)
+    progress = _restore(config, model) if config.resume is not None else Progress()
+    if config.resume is None and config.normalise_states and isinstance(model.network, ConvNetwork):
+        model.network.normalise(_random_play(config, spec))
     folder = _make_folder(config)
     run = {
         "config": config.to_json(),
@@ -252,15 +256,28 @@ class _Signals:
 
 
 def _restore(config: TrainConfig, model: Model) -> Progress:
-    """Loads the newest checkpoint of a run to resume into ``model``; a fresh run starts at 0."""
-    if config.resume is None:
-        return Progress()
+    """Loads the newest checkpoint of the run to resume into ``model``."""
+    assert config.resume is not None
     path = find_checkpoint(config.resume)
     checkpoint = read_checkpoint(path)
     load_network(checkpoint, model.network, path)
     load_optimiser(checkpoint, model.optimiser)
     model.version = checkpoint.progress.updates
     return checkpoint.progress
+
+
+def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:
+    """States of random play, [N, ...]: what the game looks like before anything is learnt."""
+    env = make_env(config.env_config(), env_seeds(config.seed, 0, 0, _RANDOM_ENVS))
+    draw = np.random.default_rng(config.seed)
+    env.reset()
+    states = []
+    for step in range(_RANDOM_STEPS):
+        played = env.step(draw.integers(0, spec.num_actions, _RANDOM_ENVS)).states
+        if step % 4 == 0:  # neighbours share frames
+            states.append(np.copy(played))
+    env.close()
+    return torch.from_numpy(np.concatenate(states))
 
 
 def _make_folder(config: TrainConfig) -> Path:

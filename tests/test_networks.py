@@ -17,10 +17,10 @@ def test_an_image_network_gives_logits_and_values(name):
     assert values.shape == (3,)
 
 
-def test_bytes_mean_the_same_as_scaled_floats():
+def test_bytes_mean_the_same_as_floats():
     network = build_network("small", ATARI, 6, "uniform")
     states = torch.randint(0, 256, (5, *ATARI), dtype=torch.uint8)
-    for from_bytes, from_floats in zip(network(states), network(states.float() / 255), strict=True):
+    for from_bytes, from_floats in zip(network(states), network(states.float()), strict=True):
         torch.testing.assert_close(from_bytes, from_floats, rtol=1e-4, atol=1e-5)
 
 
@@ -111,7 +111,22 @@ def test_outputs_that_do_not_fit_the_actions_are_refused_before_anything_starts(
         def forward(self, states):
             return super().forward(states), states[:, 0]
 
-    with pytest.raises(UsageError, match=r"logits \(1, 2\) and values \(1,\) are needed"):
+    with pytest.raises(UsageError, match=r"logits \(2, 2\) and values \(2,\) are needed"):
         cost(Wide(4, 3), torch.zeros(1, 4), 2)
     with pytest.raises(UsageError, match=r"the network fails on states \[1, 5\]: RuntimeError"):
         cost(Wide(4, 2), torch.zeros(1, 5), 2)
+
+
+def test_normalised_states_have_no_background_and_unit_deviation():
+    network = build_network("small", ATARI, 6, "uniform")
+    states = torch.full((64, *ATARI), 87.0)
+    states[:, :, 40, 40] = torch.randint(0, 256, (64, 4)).float()
+    plain = [c.clone() for c in network(states)]
+    network.normalise(states.to(torch.uint8))
+    by_hand = (states - states.mean(0)) / (states - states.mean(0)).square().mean().sqrt()
+    network_by_hand = build_network("small", ATARI, 6, "uniform")
+    network_by_hand.load_state_dict(network.state_dict())
+    network_by_hand.mean.zero_(), network_by_hand.scale.fill_(1.0)
+    for ours, theirs, before in zip(network(states), network_by_hand(by_hand), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(ours, before, atol=1e-3)
