@@ -217,11 +217,11 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
         return TrainConfig(preset=preset, network=network, actors=actors)
-    # Values reach 1 / (1 - discount), so that advantages are left as they are; the larger epsilon keeps
-    # Adam from turning the noise of a solved task into full steps, which unlearnt it.
+    # Adam scales the noise that is left of a solved task's gradients up to full steps, and unlearns it; with the paper's
+    # epsilon inside RMSProp's root, steps shrink with the gradient.
     return TrainConfig(
         preset=preset, network=network, precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
-        min_training_batch=256, learning_rate=2e-3, epsilon=1e-3, max_grad_norm=5.0,
+        min_training_batch=256, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1, max_grad_norm=5.0,
         discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
     )  # fmt: skip
 
