@@ -3,19 +3,17 @@
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ga3c.errors import UsageError
+from ga3c.machine import machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_PACKAGES = ("ga3c", "torch", "envpool", "gymnasium", "numpy")
 
 
 class BenchmarkError(RuntimeError):
@@ -28,8 +26,8 @@ def facts() -> dict[str, Any]:
     return {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         **_commit(),
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions(),
         "load_average_before": round(os.getloadavg()[0], 2),  # of the last minute: near 0 on an idle machine
     }
 
@@ -46,33 +44,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _machine() -> dict[str, Any]:
-    """Named facts only: no host name, none of the environment's variables."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
 
 
 def spread(figures: Sequence[float]) -> dict[str, float]:

@@ -217,7 +217,7 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
         return TrainConfig(preset=preset, network=network, actors=actors)
-    # Adam scales the noise that is left of a solved task's gradients up to full steps, and unlearns it; with the paper's
+    # Adam scales the noise left of a solved task's gradients up to full steps, and unlearns it; with the paper's
     # epsilon inside RMSProp's root, steps shrink with the gradient.
     return TrainConfig(
         preset=preset, network=network, precision="fp32", actors=actors, envs_per_actor=8, t_max=32,

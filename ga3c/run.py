@@ -3,14 +3,12 @@
 import datetime
 import json
 import os
-import platform
 import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from ga3c.config import TrainConfig, validate
 from ga3c.envs import EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
+from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model, place, resolve_device, resolve_precision
 from ga3c.networks import ConvNetwork, build_network, cost
@@ -62,8 +61,8 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
         "config": config.to_json(),
         "protocol": spec.protocol,
         **facts,
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions(),
     }
     _write_json(folder / "run.json", run)
     _write_json(folder / "config.json", config.to_json())
@@ -327,28 +326,3 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def _machine() -> dict[str, Any]:
-    """Named facts only: never the environment's variables."""
-    model = platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
-
-
-def _versions() -> dict[str, str | None]:
-    packages = ("torch", "envpool", "gymnasium", "numpy")
-    versions: dict[str, str | None] = {"ga3c": ga3c.__version__, "python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
