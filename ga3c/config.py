@@ -17,7 +17,7 @@ from ga3c.envs import Backend, EnvConfig, EnvSpec
 from ga3c.errors import UsageError, nearest
 from ga3c.losses import LossConfig, Reduction
 from ga3c.model import Precision
-from ga3c.networks import Initialisation
+from ga3c.networks import Initialisation, is_image
 from ga3c.optim import OptimiserName
 
 Mode = Literal["ga3c"]
@@ -197,7 +197,7 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
       UsageError: there is no such preset.
     """
     cores = len(os.sched_getaffinity(0))
-    image = len(spec.observation_shape) == 3
+    image = is_image(spec.observation_shape)
     network = "small" if image else "mlp"
     if preset == "paper":
         # NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not.

@@ -22,6 +22,9 @@ Initialisation = Literal["orthogonal", "uniform"]
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 
 
+_SMALLEST_SIDE = 36  # what the three convolutions of ``nature`` need
+
+
 @dataclass(frozen=True)
 class Conv:
     """A convolution without padding, followed by ReLU."""
@@ -37,7 +40,7 @@ class ConvNetwork(nn.Module):
     def __init__(
         self, observation_shape: tuple[int, ...], num_actions: int, convs: tuple[Conv, ...], dense: int
     ) -> None:
-        """``observation_shape`` is (channels, height, width).
+        """``observation_shape`` is (channels, height, width), or (height, width, channels) with at most 4 channels.
 
         Raises:
           UsageError: a state of that shape is no image, or too small for the convolutions.
@@ -45,6 +48,9 @@ class ConvNetwork(nn.Module):
         super().__init__()
         if len(observation_shape) != 3:
             raise UsageError(f"a convolutional network needs states [C, H, W], got {list(observation_shape)}; try mlp")
+        self._channels_come_last = observation_shape[2] <= 4 < observation_shape[0]
+        if self._channels_come_last:
+            observation_shape = (observation_shape[2], *observation_shape[:2])
         channels, height, width = observation_shape
         layers = []
         for conv in convs:
@@ -60,19 +66,24 @@ class ConvNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(observation_shape))
         self.register_buffer("scale", torch.tensor(1 / 255.0))
 
+    def _channels_first(self, states: Tensor) -> Tensor:
+        return states.permute(0, 3, 1, 2) if self._channels_come_last else states
+
     def normalise(self, states: Tensor) -> None:
         """From now on subtracts the mean image of ``states`` [N, C, H, W], and divides by the deviation from it.
 
         A game's background is the same in every state: left in, it drowns what moves.
         """
-        mean = states.float().mean(dim=0)
-        deviation = (states.float() - mean).square().mean().sqrt()
+        states = self._channels_first(states).float()
+        mean = states.mean(dim=0)
+        deviation = (states - mean).square().mean().sqrt()
         with torch.no_grad():
             self.get_buffer("mean").copy_(mean)
             self.get_buffer("scale").copy_(1 / deviation.clamp(min=1e-3))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W], of values 0..255 as bytes or floats -> logits [B, A], values [B]."""
+        states = self._channels_first(states)
         first, *rest = self.convs
         assert isinstance(first, nn.Conv2d)
         # conv(scale * (x - mean)) = conv'(x) - conv'(mean) with scaled weights: B times less work than on the states.
@@ -86,6 +97,11 @@ class ConvNetwork(nn.Module):
             features = F.relu(conv(features))
         features = F.relu(self.dense(features.flatten(1)))
         return self.policy(features), self.value(features).squeeze(1)
+
+
+def is_image(observation_shape: tuple[int, ...]) -> bool:
+    """Whether states of that shape are pictures large enough for the convolutions above."""
+    return len(observation_shape) == 3 and sorted(observation_shape)[1] >= _SMALLEST_SIDE
 
 
 def _compute_dtype(device_type: str) -> torch.dtype:
@@ -117,6 +133,8 @@ class MLP(nn.Module):
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """[B, ...] -> logits [B, A], values [B]."""
         flat = states.flatten(1).float()
+        if states.dtype == torch.uint8:
+            flat = flat / 255
         return self.policy(flat), self.value(flat).squeeze(1)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ga3c.errors import UsageError
-from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.networks import NETWORKS, build_network, cost, is_image
 
 ATARI = (4, 84, 84)
 
@@ -130,3 +130,19 @@ def test_normalised_states_have_no_background_and_unit_deviation():
     for ours, theirs, before in zip(network(states), network_by_hand(by_hand), plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
         assert not torch.allclose(ours, before, atol=1e-3)
+
+
+def test_pictures_may_have_their_channels_last():
+    first = build_network("small", (3, 84, 96), 6, "uniform")
+    last = build_network("small", (84, 96, 3), 6, "uniform")
+    last.load_state_dict(first.state_dict())
+    states = torch.randint(0, 256, (5, 3, 84, 96), dtype=torch.uint8)
+    for network, layout in ((first, states), (last, states.permute(0, 2, 3, 1))):
+        network.normalise(layout)
+    for a, b in zip(first(states), last(states.permute(0, 2, 3, 1)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "image"), [(ATARI, True), ((84, 84, 3), True), ((7, 7, 3), False), ((4,), False)])
+def test_large_pictures_get_convolutions_and_the_rest_an_mlp(shape, image):
+    assert is_image(shape) == image
