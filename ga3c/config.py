@@ -96,7 +96,7 @@ class TrainConfig:
     """Gamma, an agent step."""
     gae_lambda: float = 0.95
     """1 is the paper's n-step return."""
-    entropy_cost: float = 0.01
+    entropy_cost: float = 0.002
     """Weight of the entropy bonus."""
     value_cost: float = 0.5
     """Weight of the squared value error."""
