@@ -95,16 +95,25 @@ def test_a_lost_life_ends_an_episode_but_not_a_game():
 
 def test_a_life_that_is_won_does_not_end_a_game():
     """Atlantis gives lives away in the middle of play."""
-    env = make_env(EnvConfig("Atlantis-v5"), list(range(16)))
+    import envpool
+
+    seeds = list(range(8))
+    env = make_env(EnvConfig("Atlantis-v5"), seeds)
+    raw = envpool.make_gymnasium("Atlantis-v5", num_envs=8, num_threads=1, env_seed=seeds, seed=0)
     rng = np.random.default_rng(0)
     env.reset()
-    over, ended = 0, 0
-    for _ in range(450):
-        step = env.step(rng.integers(0, 4, 16))
-        over += int(step.game_over.sum())
-        ended += int((step.terminated | step.truncated).sum())
+    _, info = raw.reset()
+    lives, won = info["lives"], 0
+    for _ in range(1500):
+        actions = rng.integers(0, 4, 8)
+        step = env.step(actions)
+        np.testing.assert_array_equal(step.game_over, step.terminated | step.truncated)
+        info = raw.step(actions)[-1]
+        won += int(((info["lives"] > lives) & (lives > 0)).sum())
+        lives = info["lives"]
     env.close()
-    assert over == ended > 0
+    raw.close()
+    assert won > 0
 
 
 @pytest.mark.parametrize(
