@@ -3,8 +3,8 @@
 import json
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ class UpdateFigures(NamedTuple):
       policy_loss, value_loss, entropy: parts of the loss, without their costs.
       gradient_norm: before clipping.
       learning_rate: that it was made with.
-      lag_sum, lag_max: policy lag, in versions, summed over the samples and at most.
+      lags: live samples by their policy lag, in versions.
     """
 
     samples: int
@@ -32,36 +32,27 @@ class UpdateFigures(NamedTuple):
     entropy: float
     gradient_norm: float
     learning_rate: float
-    lag_sum: int
-    lag_max: int
+    lags: dict[int, int]
 
 
 @dataclass
 class _Window:
-    """Sums since the last window was closed."""
+    """Sums since the last window was closed. A histogram counts how often a value was seen."""
 
     began: float = field(default_factory=time.perf_counter)
     predictions: int = 0  # of live steps
-    prediction_rows: int = 0
-    prediction_batches: int = 0
-    predictor_wait_s: float = 0.0
-    predictor_busy_s: float = 0.0
+    prediction_batches: Counter[int] = field(default_factory=Counter)  # by states, live or not
+    prediction_depths: Counter[int] = field(default_factory=Counter)  # requests
+    training_depths: Counter[int] = field(default_factory=Counter)  # samples
     updates: int = 0
     samples: int = 0  # live ones
     training_rows: int = 0
-    trainer_wait_s: float = 0.0
-    trainer_busy_s: float = 0.0
+    lags: Counter[int] = field(default_factory=Counter)
     policy_loss: float = 0.0
     value_loss: float = 0.0
     entropy: float = 0.0
     gradient_norm: float = 0.0
-    lag_sum: int = 0
-    lag_max: int = 0
-    prediction_depths: list[int] = field(default_factory=list)
-    training_depths: list[int] = field(default_factory=list)
-    prediction_wait_s: float = 0.0  # of actors, summed over them
-    segment_wait_s: float = 0.0
-    environment_s: float = 0.0
+    seconds: dict[str, defaultdict[str, float]] = field(default_factory=dict)  # by role and activity, of all workers
 
 
 class Meters:
@@ -94,16 +85,12 @@ class Meters:
         """Emulator frames: ``env_steps * frame_skip``."""
         return self.env_steps * self._frames_per_step
 
-    def predicted(self, live: int, rows: int, episodes: list[Episode], wait_s: float, busy_s: float) -> None:
-        """A predictor answered a batch of ``rows`` states, ``live`` of them steps, after waiting for it."""
+    def predicted(self, live: int, rows: int, episodes: Iterable[Episode], batches: int = 1) -> None:
+        """Actions were chosen for ``batches`` batches of ``rows`` states each, ``live`` steps in all."""
         with self._lock:
             self.env_steps += live
-            w = self._window
-            w.predictions += live
-            w.prediction_rows += rows
-            w.prediction_batches += 1
-            w.predictor_wait_s += wait_s
-            w.predictor_busy_s += busy_s
+            self._window.predictions += live
+            self._window.prediction_batches[rows] += batches
             for episode in episodes:
                 self._returns.append(episode.episode_return)
                 self._episodes.append(
@@ -116,8 +103,8 @@ class Meters:
                     }
                 )
 
-    def updated(self, update: UpdateFigures, rows: int, wait_s: float, busy_s: float) -> None:
-        """A trainer updated the model with a batch of ``rows`` samples, live or not, after waiting for it."""
+    def updated(self, update: UpdateFigures, rows: int) -> None:
+        """The model was updated with a batch of ``rows`` samples, live or not."""
         with self._lock:
             self.updates += 1
             self._learning_rate = update.learning_rate
@@ -125,27 +112,24 @@ class Meters:
             w.updates += 1
             w.samples += update.samples
             w.training_rows += rows
-            w.trainer_wait_s += wait_s
-            w.trainer_busy_s += busy_s
+            w.lags.update(update.lags)
             w.policy_loss += update.policy_loss * update.samples
             w.value_loss += update.value_loss * update.samples
             w.entropy += update.entropy * update.samples
             w.gradient_norm += update.gradient_norm
-            w.lag_sum += update.lag_sum
-            w.lag_max = max(w.lag_max, update.lag_max)
+
+    def spent(self, role: str, **seconds: float) -> None:
+        """A worker of ``role`` spent so long on each of its activities; those that begin with ``waiting`` are idle."""
+        with self._lock:
+            activities = self._window.seconds.setdefault(role, defaultdict(float))
+            for activity, spent in seconds.items():
+                activities[activity] += spent
 
     def sampled_depths(self, prediction_queue: int, training_queue: int) -> None:
         """The supervisor looked at both queues: requests, and samples, that wait."""
         with self._lock:
-            self._window.prediction_depths.append(prediction_queue)
-            self._window.training_depths.append(training_queue)
-
-    def actors_spent(self, environment_s: float, prediction_s: float, segment_s: float) -> None:
-        """Seconds that all actors together spent since the last call."""
-        with self._lock:
-            self._window.environment_s += environment_s
-            self._window.prediction_wait_s += prediction_s
-            self._window.segment_wait_s += segment_s
+            self._window.prediction_depths[prediction_queue] += 1
+            self._window.training_depths[training_queue] += 1
 
     def take_episodes(self) -> list[dict[str, Any]]:
         """The lines of episodes that ended since the last call."""
@@ -164,8 +148,7 @@ class Meters:
         mean_return = self.episode_return_mean
         with self._lock:
             w, self._window = self._window, _Window()
-            seconds = max(_age_s(w), 1e-9)
-            actor_s = w.environment_s + w.prediction_wait_s + w.segment_wait_s
+            seconds = max(time.perf_counter() - w.began, 1e-9)
             return {
                 "kind": "rates",
                 "time_s": round(self.time_s, 3),
@@ -175,33 +158,49 @@ class Meters:
                 "pps": _ratio(w.predictions, seconds),
                 "tps": _ratio(w.updates, seconds),
                 "training_samples_per_s": _ratio(w.samples, seconds),
-                "policy_lag_mean": _ratio(w.lag_sum, w.samples),
-                "policy_lag_max": w.lag_max if w.samples else None,
-                "prediction_batch_mean": _ratio(w.prediction_rows, w.prediction_batches),
+                "policy_lag_mean": _mean(w.lags),
+                "policy_lag_max": max(w.lags, default=None),
+                "prediction_batch_mean": _mean(w.prediction_batches),
                 "training_batch_mean": _ratio(w.training_rows, w.updates),
-                "prediction_queue_depth": _ratio(sum(w.prediction_depths), len(w.prediction_depths)),
-                "training_queue_depth": _ratio(sum(w.training_depths), len(w.training_depths)),
+                "prediction_queue_depth": _mean(w.prediction_depths),
+                "training_queue_depth": _mean(w.training_depths),
                 "policy_loss": _ratio(w.policy_loss, w.samples),
                 "value_loss": _ratio(w.value_loss, w.samples),
                 "entropy": _ratio(w.entropy, w.samples),
                 "gradient_norm": _ratio(w.gradient_norm, w.updates),
                 "learning_rate": self._learning_rate,
                 "episode_return_mean": None if mean_return is None else round(mean_return, 4),
-                "actor_wait_share": _ratio(w.prediction_wait_s + w.segment_wait_s, actor_s),
-                "actor_prediction_wait_share": _ratio(w.prediction_wait_s, actor_s),
-                "actor_segment_wait_share": _ratio(w.segment_wait_s, actor_s),
-                "predictor_wait_share": _ratio(w.predictor_wait_s, w.predictor_wait_s + w.predictor_busy_s),
-                "trainer_wait_share": _ratio(w.trainer_wait_s, w.trainer_wait_s + w.trainer_busy_s),
+                "actor_wait_share": _wait_share(w, "actor"),
+                "predictor_wait_share": _wait_share(w, "predictor"),
+                "trainer_wait_share": _wait_share(w, "trainer"),
+                "role_seconds": {
+                    role: {activity: round(spent, 3) for activity, spent in activities.items()}
+                    for role, activities in w.seconds.items()
+                },
+                "prediction_batch_histogram": _histogram(w.prediction_batches),
+                "policy_lag_histogram": _histogram(w.lags),
+                "prediction_queue_histogram": _histogram(w.prediction_depths),
+                "training_queue_histogram": _histogram(w.training_depths),
             }
-
-
-def _age_s(window: _Window) -> float:
-    """Seconds since the window was opened."""
-    return time.perf_counter() - window.began
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
     return float(f"{numerator / denominator:.6g}") if denominator else None
+
+
+def _mean(histogram: Counter[int]) -> float | None:
+    return _ratio(sum(value * count for value, count in histogram.items()), histogram.total())
+
+
+def _histogram(counts: Counter[int]) -> dict[str, int]:
+    return {str(value): counts[value] for value in sorted(counts)}
+
+
+def _wait_share(window: _Window, role: str) -> float | None:
+    """Share of the time of a role's workers in which they had nothing to do."""
+    activities: Mapping[str, float] = window.seconds.get(role, {})
+    waiting = sum(s for activity, s in activities.items() if activity.startswith("waiting"))
+    return _ratio(waiting, sum(activities.values()))
 
 
 class MetricsWriter:

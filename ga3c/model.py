@@ -3,13 +3,15 @@
 Who excludes whom:
 
 * Predictions run side by side, and beside the forward and backward pass of an update: all of them only read weights.
-* ``optimiser.step()`` is alone: it writes weights in place and advances the version, so a prediction belongs to exactly
-  one version.
+* ``optimiser.step()`` and the copy of the weights that predictions compute with are alone: they write in place and
+  advance the version, so a prediction belongs to exactly one version.
 * Updates exclude each other from forward to step, because autograd raises when another step changes weights in between.
 
 Copies between slabs and batches happen outside every lock.
 """
 
+import copy
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +85,7 @@ class Model:
         self._bf16 = precision == "bf16"
         self._weights = _ReadersWriterLock()  # guards the weights and the version
         self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before _weights
+        self._served = _with_bf16_weights(network) if self._bf16 else network  # what predicts
         if precision == "tf32":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.allow_tf32 = True
@@ -96,7 +99,7 @@ class Model:
         with torch.inference_mode():
             states = states.to(self._device, non_blocking=True)
             with self._weights.reading(), self._autocast():
-                logits, values = self.network(states)
+                logits, values = self._served(states)
                 version = self.version
             if not greedy:
                 # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
@@ -129,20 +132,36 @@ class Model:
             set_learning_rate(self.optimiser, learning_rate)
             with self._weights.writing():
                 self.optimiser.step()
+                self._publish()
                 self.version += 1
                 version = self.version
-        lag = (version - 1 - batch.versions)[batch.live.numpy()]
+        lags, counts = np.unique((version - 1 - batch.versions)[batch.live.numpy()], return_counts=True)
         policy_loss, value_loss, entropy, gradient_norm = figures
         return UpdateFigures(
-            samples=lag.size,
+            samples=int(counts.sum()),
             policy_loss=policy_loss,
             value_loss=value_loss,
             entropy=entropy,
             gradient_norm=gradient_norm,
             learning_rate=learning_rate,
-            lag_sum=int(lag.sum()),
-            lag_max=int(lag.max(initial=0)),
+            lags=dict(zip(lags.tolist(), counts.tolist(), strict=True)),
         )
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Holds predictions and updates while the caller changes the network's weights or buffers by hand."""
+        with self._updating, self._weights.writing():
+            yield
+            self._publish()
+
+    def _publish(self) -> None:
+        """Copies the weights to where predictions read them; the caller holds the lock for writing."""
+        if self._served is self.network:
+            return
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._served.parameters()), list(self.network.parameters()))
+            for served, ours in zip(self._served.buffers(), self.network.buffers(), strict=True):
+                served.copy_(ours)
 
     @contextmanager
     def paused(self, timeout_s: float) -> Iterator[None]:
@@ -164,6 +183,15 @@ class Model:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False)
 
 
+def _with_bf16_weights(network: nn.Module) -> nn.Module:
+    """A copy that spares autocast the casts of each prediction: its layers' weights are bf16 already."""
+    copied = copy.deepcopy(network)
+    for layer in copied.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.to(torch.bfloat16)
+    return copied
+
+
 def _describe(figures: list[float], batch: Batch) -> str:
     names = ("policy_loss", "value_loss", "entropy", "gradient_norm")
     parts = [f"{name} {figure:g}" for name, figure in zip(names, figures, strict=True)]
@@ -181,6 +209,22 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep the memory that is freed, for the whole process.
+
+    A batch's activations are large: given back to the kernel, they are mapped and zeroed page by page again in every
+    update, a fifth of its time on a CPU.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        # M_ARENA_MAX: the arenas of threads are too small for it. The rest are in bytes.
+        m_arena_max, m_mmap_threshold, m_trim_threshold, m_top_pad = -8, -3, -1, -2
+        libc.mallopt(m_arena_max, 1)
+        libc.mallopt(m_mmap_threshold, 32 << 20)
+        libc.mallopt(m_trim_threshold, 1 << 30)
+        libc.mallopt(m_top_pad, 64 << 20)
 
 
 def resolve_device(name: str) -> torch.device:

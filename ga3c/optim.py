@@ -50,7 +50,7 @@ def build_optimiser(
     if name == "rmsprop":
         # TensorFlow 1 starts the average at 1, so that the first updates are small.
         return RMSProp(params, lr, decay, epsilon, initial_square=1.0)
-    return torch.optim.Adam(params, lr, betas=(0.9, decay), eps=epsilon, foreach=True)
+    return torch.optim.Adam(params, lr, betas=(0.9, decay), eps=epsilon, fused=True)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

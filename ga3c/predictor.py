@@ -48,7 +48,9 @@ class Predictor:
                 source = request.channel.slab.observations[request.segment, request.step]
                 gathered[offset : offset + request.size] = source
                 offset += request.size
+            copied = time.perf_counter()
             prediction = self._model.predict(states[:size])
+            predicted = time.perf_counter()
             live = 0
             offset = 0
             for request in batch:
@@ -56,7 +58,13 @@ class Predictor:
                 offset += request.size
                 live += self._answer(request, prediction.actions[rows], prediction.values[rows], prediction.version)
             now = time.perf_counter()
-            self._meters.predicted(live, size, [e for r in batch for e in r.episodes], began - idle_since, now - began)
+            self._meters.predicted(live, size, [e for r in batch for e in r.episodes])
+            self._meters.spent(
+                "predictor",
+                waiting=began - idle_since,
+                copying=copied - began + now - predicted,
+                inference=predicted - copied,
+            )
             idle_since = now
 
     def _answer(self, request: Request, actions: NDArray[np.int64], values: NDArray[np.float32], version: int) -> int:

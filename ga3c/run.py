@@ -33,7 +33,7 @@ from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
-from ga3c.model import Model, place, resolve_device, resolve_precision
+from ga3c.model import Model, keep_freed_memory, place, resolve_device, resolve_precision
 from ga3c.networks import ConvNetwork, build_network, cost
 from ga3c.optim import build_optimiser
 from ga3c.report import Display, make_display
@@ -53,9 +53,10 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     """
     validate(config, spec)
     model, facts = build_model(config, spec)
-    progress = _restore(config, model) if config.resume is not None else Progress()
-    if config.resume is None and config.normalise_states and isinstance(model.network, ConvNetwork):
-        model.network.normalise(_random_play(config, spec))
+    with model.changing():
+        progress = _restore(config, model) if config.resume is not None else Progress()
+        if config.resume is None and config.normalise_states and isinstance(model.network, ConvNetwork):
+            model.network.normalise(_random_play(config, spec))
     folder = _make_folder(config)
     run = {
         "config": config.to_json(),
@@ -83,6 +84,7 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
+    keep_freed_memory()
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.seed)
     network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)

@@ -101,7 +101,7 @@ class Slab:
 class ActorClock:
     """Seconds an actor has spent in each of its activities since it started; the names index ``Slab.clock``."""
 
-    FIELDS = ("environment_s", "waiting_for_prediction_s", "waiting_for_segment_s")
+    FIELDS = ("environment", "waiting_for_predictions", "waiting_for_segments")
     ENVIRONMENT, PREDICTION, SEGMENT = range(3)
 
 

@@ -19,7 +19,7 @@ from ga3c.channels import ActorChannel
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
 from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.slabs import Slab, SlabLayout, create_slab_memory
+from ga3c.slabs import ActorClock, Slab, SlabLayout, create_slab_memory
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
 
@@ -230,12 +230,12 @@ class ActorGroup:
         """Passes on what the actors spent their time with since the last call."""
         with self._lock:
             records = list(self._records.values())
-        spent = np.zeros(3)
+        spent = np.zeros(len(ActorClock.FIELDS))
         for record in records:
             clock = record.channel.slab.clock.copy()
             spent += clock - (record.clock if record.clock is not None else 0.0)
             record.clock = clock
-        meters.actors_spent(*map(float, spent))
+        meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))
 
     def stop(self) -> None:
         """From now on an actor that goes is not replaced."""

@@ -46,9 +46,11 @@ class Trainer:
             batch = self.gather(rollouts)
             for rollout in rollouts:
                 rollout.release()  # The batch is a copy: actors go on while it is trained on.
+            copied = time.perf_counter()
             update = self._model.update(batch, self._learning_rate())
             now = time.perf_counter()
-            self._meters.updated(update, len(batch.states), began - idle_since, now - began)
+            self._meters.updated(update, len(batch.states))
+            self._meters.spent("trainer", waiting=began - idle_since, copying=copied - began, training=now - copied)
             idle_since = now
 
     def gather(self, rollouts: list[Rollouts]) -> Batch:

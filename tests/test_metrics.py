@@ -14,7 +14,7 @@ RATES = {
 
 def figures(samples=10, **changes):
     fields = {"policy_loss": 1.0, "value_loss": 2.0, "entropy": 0.5, "gradient_norm": 3.0, "learning_rate": 1e-3}
-    return UpdateFigures(samples=samples, **(fields | {"lag_sum": 20, "lag_max": 4} | changes))
+    return UpdateFigures(samples=samples, **(fields | {"lags": {2: samples}} | changes))
 
 
 def test_a_rates_line_has_every_promised_field_and_null_for_what_is_not_known():
@@ -28,21 +28,33 @@ def test_a_rates_line_has_every_promised_field_and_null_for_what_is_not_known():
 
 def test_losses_are_means_a_sample_over_updates_of_different_sizes():
     meters = Meters(4)
-    meters.updated(figures(samples=10, policy_loss=1.0, lag_sum=10, lag_max=1), 12, 0.1, 0.3)
-    meters.updated(figures(samples=30, policy_loss=2.0, lag_sum=70, lag_max=9), 36, 0.1, 0.3)
+    meters.updated(figures(samples=10, policy_loss=1.0, lags={1: 10}), 12)
+    meters.updated(figures(samples=30, policy_loss=2.0, lags={1: 20, 2: 5, 9: 5}), 36)
     rates = meters.rates()
     assert rates["policy_loss"] == pytest.approx((10 * 1 + 30 * 2) / 40)
-    assert rates["policy_lag_mean"] == pytest.approx(2.0)
+    assert rates["policy_lag_mean"] == pytest.approx((30 * 1 + 5 * 2 + 5 * 9) / 40)
+    assert rates["policy_lag_histogram"] == {"1": 30, "2": 5, "9": 5}
     assert rates["policy_lag_max"] == 9
     assert rates["training_batch_mean"] == 24
-    assert rates["trainer_wait_share"] == pytest.approx(0.25)
     assert rates["updates"] == 2
+
+
+def test_a_roles_seconds_add_up_and_give_the_share_that_it_waits():
+    meters = Meters(4)
+    meters.spent("trainer", waiting=1.0, copying=0.5, training=2.0)
+    meters.spent("trainer", training=0.5)
+    meters.spent("actor", environment=1.0, waiting_for_predictions=2.0, waiting_for_segments=1.0)
+    rates = meters.rates()
+    assert rates["role_seconds"]["trainer"] == {"waiting": 1.0, "copying": 0.5, "training": 2.5}
+    assert rates["trainer_wait_share"] == pytest.approx(0.25)
+    assert rates["actor_wait_share"] == pytest.approx(0.75)
+    assert rates["predictor_wait_share"] is None
 
 
 def test_pps_counts_live_steps_and_the_prediction_batch_counts_states():
     meters = Meters(4)
-    meters.predicted(30, 32, [], 0.0, 0.1)
-    meters.predicted(32, 32, [], 0.1, 0.1)
+    meters.predicted(30, 32, [])
+    meters.predicted(32, 32, [])
     assert meters.env_steps == 62
     rates = meters.rates()
     assert rates["frames"] == 248
@@ -52,7 +64,7 @@ def test_pps_counts_live_steps_and_the_prediction_batch_counts_states():
 
 def test_a_window_starts_empty():
     meters = Meters(1)
-    meters.predicted(5, 5, [], 0.0, 0.1)
+    meters.predicted(5, 5, [])
     meters.rates()
     assert meters.rates()["pps"] == 0
     assert meters.env_steps == 5
@@ -60,8 +72,8 @@ def test_a_window_starts_empty():
 
 def test_episodes_become_lines_and_a_mean_of_the_last_100():
     meters = Meters(1)
-    meters.predicted(4, 4, [Episode(1000.0, 3)], 0.0, 0.0)
-    meters.predicted(4, 4, [Episode(float(i), 7) for i in range(100)], 0.0, 0.0)
+    meters.predicted(4, 4, [Episode(1000.0, 3)])
+    meters.predicted(4, 4, [Episode(float(i), 7) for i in range(100)])
     lines = meters.take_episodes()
     assert len(lines) == 101
     assert lines[0] == {"kind": "episode", "time_s": lines[0]["time_s"], "env_steps": 4, "return": 1000.0, "length": 3}
@@ -71,8 +83,8 @@ def test_episodes_become_lines_and_a_mean_of_the_last_100():
 
 def test_a_resumed_run_goes_on_counting():
     meters = Meters(4, env_steps=1000, updates=50, time_s=600.0)
-    meters.predicted(10, 10, [], 0.0, 0.0)
-    meters.updated(figures(), 10, 0.0, 0.0)
+    meters.predicted(10, 10, [])
+    meters.updated(figures(), 10)
     rates = meters.rates()
     assert (rates["env_steps"], rates["frames"], rates["updates"]) == (1010, 4040, 51)
     assert 600 <= rates["time_s"] < 610

@@ -45,7 +45,7 @@ class FakeModel:
 
     def update(self, batch, learning_rate):
         self.trained.append((batch, learning_rate))
-        return UpdateFigures(int(batch.live.sum()), 0.0, 0.0, 0.0, 0.0, learning_rate, 0, 0)
+        return UpdateFigures(int(batch.live.sum()), 0.0, 0.0, 0.0, 0.0, learning_rate, {})
 
 
 def make_channel(index=0):
