@@ -1,13 +1,17 @@
 """The actor: steps its environments with actions that the model chose. It holds no parameters and no torch."""
 
 import contextlib
+import dataclasses
+import os
+import socket
 import time
+from typing import Any
 
 import numpy as np
 
-from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed, Episode
-from ga3c.envs import VectorEnv
-from ga3c.slabs import ActorClock, Slab
+from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
+from ga3c.envs import EnvConfig, Player, VectorEnv, env_seeds, make_env
+from ga3c.slabs import ActorClock, Slab, SlabLayout
 
 
 class Actor:
@@ -18,9 +22,6 @@ class Actor:
         self._env = env
         self._slab = slab
         self._port = port
-        self._returns = np.zeros(env.num_envs)
-        self._lengths = np.zeros(env.num_envs, np.int64)
-        self._episodes: list[Episode] = []
 
     def run(self) -> None:
         """Plays until the learner closes the channel or asks to stop."""
@@ -31,40 +32,23 @@ class Actor:
     def _play(self) -> None:
         slab, port, clock = self._slab, self._port, self._slab.clock
         now = time.perf_counter()
-        states = self._env.reset()
-        live = np.ones(self._env.num_envs, np.bool_)
+        player = Player(self._env)
         completed = NO_SEGMENT
         while True:
             now = _charge(clock, ActorClock.ENVIRONMENT, now)
             segment = port.acquire_segment()
             now = _charge(clock, ActorClock.SEGMENT, now)
             for t in range(slab.layout.t_max):
-                slab.observations[segment, t] = states
-                slab.live[segment, t] = live
-                port.request_actions(segment, t, completed, self._episodes)
-                self._episodes.clear()
+                slab.observations[segment, t] = player.states
+                slab.live[segment, t] = player.live
+                port.request_actions(segment, t, completed, player.episodes)
+                player.episodes.clear()
                 completed = NO_SEGMENT
                 now = _charge(clock, ActorClock.ENVIRONMENT, now)
                 port.wait_for_actions()
                 now = _charge(clock, ActorClock.PREDICTION, now)
-                step = self._env.step(slab.actions[segment, t])
-                states = step.states
-                slab.rewards[segment, t] = step.rewards
-                slab.terminated[segment, t] = step.terminated & live
-                slab.truncated[segment, t] = step.truncated & live
-                self._count(live, step.game_rewards, step.game_over)
-                # A step that follows an episode's end only resets: it is no transition, and cannot end an episode.
-                live = ~((step.terminated | step.truncated) & live)
+                slab.write_outcome(segment, t, player.step(slab.actions[segment, t]))
             completed = segment
-
-    def _count(self, live: np.ndarray, game_rewards: np.ndarray, game_over: np.ndarray) -> None:
-        """Adds a step to the games being played; a finished game goes out with the next request."""
-        self._returns += game_rewards
-        self._lengths += live
-        for k in np.flatnonzero(game_over):  # which can be at a step that resets, see EnvPoolEnv
-            self._episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
-            self._returns[k] = 0.0
-            self._lengths[k] = 0
 
 
 def _charge(clock: np.ndarray, activity: int, since: float) -> float:
@@ -72,3 +56,18 @@ def _charge(clock: np.ndarray, activity: int, since: float) -> float:
     now = time.perf_counter()
     clock[activity] += now - since
     return now
+
+
+def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:
+    """The life of an actor process; ``settings`` are those of ``actor_settings``."""
+    layout = SlabLayout(**settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])})
+    slab = Slab(layout, slab_fd)
+    os.close(slab_fd)
+    seeds = env_seeds(settings["seed"], index, generation, layout.envs)
+    env = make_env(EnvConfig(**settings["env"]), seeds)
+    Actor(env, slab, ActorPort(end, layout.segments)).run()
+
+
+def actor_settings(env: EnvConfig, layout: SlabLayout, seed: int) -> dict[str, Any]:
+    """What ``main`` has to know, as plain values."""
+    return {"env": dataclasses.asdict(env), "layout": dataclasses.asdict(layout), "seed": seed}

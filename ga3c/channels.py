@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from ga3c.envs import Episode
 from ga3c.slabs import Slab
 
 NO_SEGMENT: Final = -1
@@ -21,7 +22,8 @@ MAX_MESSAGE_BYTES: Final = 65536
 _REQUEST: Final = struct.Struct("<ciii")  # kind, segment, step, completed segment; then the episodes that ended
 _EPISODE: Final = struct.Struct("<dq")  # return, length
 _RELEASE: Final = struct.Struct("<ci")  # kind, segment
-_KIND_REQUEST, _KIND_ERROR = b"r", b"e"
+ERROR: Final = b"e"  # begins a message whose rest is a traceback
+_KIND_REQUEST = b"r"
 _KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
 
 
@@ -31,14 +33,6 @@ class ChannelClosed(Exception):  # noqa: N818  (an end, not an error)
 
 class ActorError(Exception):
     """An actor raised; the message is its traceback."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A finished game: its return without any clipping, and its length in agent steps."""
-
-    episode_return: float
-    length: int
 
 
 class ActorPort:
@@ -84,10 +78,6 @@ class ActorPort:
         while self._receive() != _KIND_ACT:
             pass
 
-    def report_error(self, traceback: str) -> None:
-        """Tells the learner why this actor ends."""
-        self._send(_KIND_ERROR + traceback.encode(errors="replace")[-MAX_MESSAGE_BYTES + 1 :])
-
     def _send(self, message: bytes) -> None:
         try:
             self._socket.send(message)
@@ -106,6 +96,12 @@ class ActorPort:
         elif kind != _KIND_ACT:
             raise ChannelClosed("stopped by the learner" if kind == _KIND_STOP else "the learner is gone")
         return kind
+
+
+def report_error(end: socket.socket, traceback: str) -> None:
+    """Tells the learner why a worker ends, if it is still there."""
+    with contextlib.suppress(OSError):
+        end.send(ERROR + traceback.encode(errors="replace")[-MAX_MESSAGE_BYTES + 1 :])
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ class ActorChannel:
             return None
         if not message:
             return None
-        if message[:1] == _KIND_ERROR:
+        if message[:1] == ERROR:
             raise ActorError(message[1:].decode())
         _, segment, step, completed = _REQUEST.unpack_from(message)
         self.rollouts_completed += completed != NO_SEGMENT

@@ -49,9 +49,15 @@ class Checkpoint:
 
 def snapshot(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copies weights and statistics; the caller holds updates meanwhile (``Model.paused``), but not while it writes."""
+    tensors = named_tensors(network, optimiser)
+    return {name: t.to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
+def named_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers and the optimiser's statistics by the names that they have in a checkpoint."""
     tensors = {f"network.{name}": t for name, t in network.state_dict().items()}
     tensors |= {f"optimiser.{name}": t for name, t in _optimiser_tensors(optimiser).items()}
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    return {name: t.detach() for name, t in tensors.items()}
 
 
 def write_checkpoint(

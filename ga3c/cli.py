@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from ga3c.config import TrainConfig, default_config, fit, read_config, validate_numbers
+from ga3c.config import TrainConfig, default_config, fit, in_mode, read_config, validate_numbers
 from ga3c.envs import env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
@@ -80,11 +80,17 @@ def _train(arguments: list[str]) -> int:
     validate_numbers(said)
     if said.resume is not None:
         default = dataclasses.replace(read_config(said.resume), resume=said.resume)
+        said = tyro.cli(TrainConfig, args=arguments, prog=prog, default=default)
+        if said.mode != default.mode:
+            default = in_mode(default, said.mode, env_spec(said.env_config()), _on_cuda(said))
     else:
-        cuda = resolve_device(said.device).type == "cuda"
-        default = default_config(said.preset, env_spec(said.env_config()), cuda)
+        default = default_config(said.mode, said.preset, env_spec(said.env_config()), _on_cuda(said))
     config = fit(tyro.cli(TrainConfig, args=arguments, prog=prog, default=default), default)
     return train(config, env_spec(config.env_config()))
+
+
+def _on_cuda(config: TrainConfig) -> bool:
+    return resolve_device(config.device).type == "cuda"
 
 
 def _asks_for_help(arguments: list[str]) -> bool:

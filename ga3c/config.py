@@ -18,9 +18,9 @@ from ga3c.errors import UsageError, nearest
 from ga3c.losses import LossConfig, Reduction
 from ga3c.model import Precision
 from ga3c.networks import Initialisation, is_image
-from ga3c.optim import OptimiserName
+from ga3c.optim import OptimiserName, Schedule
 
-Mode = Literal["ga3c"]
+Mode = Literal["ga3c", "a3c", "a2c"]
 PRESETS = ("fast", "paper")
 
 
@@ -32,7 +32,7 @@ class TrainConfig:
     """EnvPool id, ALE/<Game>-v5, Gymnasium id, or module:Id of your own."""
 
     mode: Mode = "ga3c"
-    """The system that trains."""
+    """ga3c: actors, queues, one model. a3c: workers with a replica each, lock-free updates. a2c: lock step."""
     preset: str = "fast"
     """fast: what learns best a minute. paper: the released GA3C code's configuration. Sets the defaults of the rest."""
     out: Path | None = None
@@ -51,9 +51,9 @@ class TrainConfig:
     """Newest checkpoints to keep."""
 
     actors: int = 4
-    """N_A, processes that step environments."""
+    """N_A, processes that step environments; a3c: workers."""
     envs_per_actor: int = 8
-    """K, environments an actor steps together."""
+    """K, environments an actor steps together; a2c: all of them."""
     predictors: int = 1
     """N_P, threads that predict."""
     trainers: int = 1
@@ -77,6 +77,8 @@ class TrainConfig:
     """Images: subtract the mean image of some random play at the start, and scale by the deviation from it."""
     precision: Precision = "auto"
     """auto is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32."""
+    actor_diversity: bool = False
+    """a3c: each worker draws its learning rate and entropy cost, from a third to three times the given ones."""
     torch_threads: int = 1
     """Threads inside one torch operation on the CPU."""
 
@@ -138,6 +140,11 @@ class TrainConfig:
             episodic_life=self.episodic_life,
         )
 
+    def schedule(self) -> Schedule:
+        """The learning rate over the run."""
+        total_s = 60 * self.minutes if self.minutes else None
+        return Schedule(self.learning_rate, self.total_steps, total_s) if self.anneal else Schedule(self.learning_rate)
+
     def loss_config(self) -> LossConfig:
         """The part that makes the loss."""
         return LossConfig(
@@ -185,10 +192,11 @@ def read_config(folder: Path) -> TrainConfig:
         raise UsageError(f"--resume: {path} cannot be read: {error}") from None
 
 
-def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
+def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     """The options before the user changes any.
 
     Args:
+      mode: the system; a preset means the same to all of them but for the counts, and the learning rate that they need.
       preset: ``fast`` or ``paper``.
       spec: of the environment; images get another network than vectors.
       cuda: whether the model will be on a GPU, which leaves the cores to the actors.
@@ -196,34 +204,72 @@ def default_config(preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
     Raises:
       UsageError: there is no such preset.
     """
-    cores = len(os.sched_getaffinity(0))
-    image = is_image(spec.observation_shape)
-    network = "small" if image else "mlp"
-    if preset == "paper":
-        # NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not.
-        return TrainConfig(
-            preset=preset, network=network, initialisation="uniform", normalise_states=False, precision="fp32",
-            actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
-            min_training_batch=0, max_prediction_batch=128,
-            optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,
-            discount=0.99, gae_lambda=1.0, entropy_cost=0.01, value_cost=0.5,
-            loss_reduction="sum", log_floor=1e-6, normalise_advantages=False,
-        )  # fmt: skip
-    if preset != "fast":
+    if preset not in PRESETS:
         raise UsageError(
             f"--preset: got {preset!r}{nearest(preset, list(PRESETS))}; {' or '.join(PRESETS)} would be right"
         )
+    make = _paper if preset == "paper" else _fast
+    config = dataclasses.replace(make(is_image(spec.observation_shape), cuda), mode=mode)
+    cores = len(os.sched_getaffinity(0))
+    if mode == "a2c":
+        # As many samples a batch as in mode ga3c, of environments that are stepped on all cores.
+        envs = max(1, max(config.min_training_batch, 160) // config.t_max)
+        return dataclasses.replace(config, **_NO_QUEUES, actors=1, envs_per_actor=envs, torch_threads=cores)
+    if mode == "a3c":
+        # A batch is one rollout. The noise of its gradient asks for smaller steps, by the root of the batch; RMSProp
+        # with the paper's epsilon and summed losses was made for such batches.
+        rate = config.learning_rate
+        if config.min_training_batch > config.t_max:
+            rate *= (config.t_max / config.min_training_batch) ** 0.5
+        return dataclasses.replace(
+            config, **_NO_QUEUES, actors=cores, envs_per_actor=1, learning_rate=float(f"{rate:.2g}")
+        )
+    return config
+
+
+# What modes without queues do not use.
+_NO_QUEUES: dict[str, Any] = {
+    "predictors": 1, "trainers": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 128
+}  # fmt: skip
+# Options that only say how many of what there are, or depend on it; another mode has its own.
+MODE_OPTIONS = (
+    *_NO_QUEUES, "mode", "actors", "envs_per_actor", "learning_rate", "torch_threads", "actor_diversity"
+)  # fmt: skip
+
+
+def _paper(image: bool, _: bool) -> TrainConfig:
+    """NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not."""
+    return TrainConfig(
+        preset="paper", network="small" if image else "mlp", initialisation="uniform", normalise_states=False,
+        precision="fp32",
+        actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
+        min_training_batch=0, max_prediction_batch=128,
+        optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,
+        discount=0.99, gae_lambda=1.0, entropy_cost=0.01, value_cost=0.5,
+        loss_reduction="sum", log_floor=1e-6, normalise_advantages=False,
+    )  # fmt: skip
+
+
+def _fast(image: bool, cuda: bool) -> TrainConfig:
+    """What learns best a minute, as measured in ``benchmarks/README.md``."""
+    cores = len(os.sched_getaffinity(0))
     # Two actors a core: while one waits for its actions the other steps.
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
-        return TrainConfig(preset=preset, network=network, actors=actors)
+        return TrainConfig(actors=actors)
     # Adam scales the noise left of a solved task's gradients up to full steps, and unlearns it; with the paper's
     # epsilon inside RMSProp's root, steps shrink with the gradient.
     return TrainConfig(
-        preset=preset, network=network, precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
+        network="mlp", precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
         min_training_batch=256, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1, max_grad_norm=5.0,
         discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
     )  # fmt: skip
+
+
+def in_mode(config: TrainConfig, mode: Mode, spec: EnvSpec, cuda: bool) -> TrainConfig:
+    """A configuration continued in another mode: with that mode's own counts and learning rate."""
+    default = default_config(mode, config.preset, spec, cuda)
+    return dataclasses.replace(config, **{name: getattr(default, name) for name in MODE_OPTIONS})
 
 
 # Option: (smallest, largest). The largest keep a slip of the finger from becoming a failed allocation.
@@ -239,6 +285,14 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 _ATARI_OPTIONS = (
     "frame_skip", "frame_stack", "noop_max", "fire_on_reset", "sticky_actions", "reward_clip", "episodic_life"
 )  # fmt: skip
+
+
+# Options that a mode does not use: other than the default, they are a mistake.
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "ga3c": ("actor_diversity",),
+    "a3c": (*_NO_QUEUES, "envs_per_actor"),
+    "a2c": (*_NO_QUEUES, "actors", "actor_diversity"),
+}
 
 
 def fit(config: TrainConfig, default: TrainConfig) -> TrainConfig:
@@ -271,6 +325,13 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
         for name in _ATARI_OPTIONS:
             if getattr(config, name) != getattr(TrainConfig, name):
                 raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
+    default = default_config(config.mode, config.preset, spec, cuda=False)
+    for name in _UNUSED[config.mode]:
+        if getattr(config, name) != getattr(default, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: got {getattr(config, name)}, but mode {config.mode} does not use it;"
+                " leave it out"
+            )
     if config.min_training_batch > _most_waiting(config):
         raise UsageError(
             f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"

@@ -1,15 +1,16 @@
-"""A small process without torch that forks the actors.
+"""A small process that forks the workers: mode ga3c's actors (without torch), mode a3c's workers (with it).
 
 Forking from the learner is unsafe once torch has started threads, and a spawned interpreter imports the user's
-``__main__`` and EnvPool anew for each actor. This server imports EnvPool once, has one thread, and knows nothing of
-``__main__``: an actor starts in milliseconds and shares the server's pages.
+``__main__`` and EnvPool anew for each worker. This server imports what they need once, has one thread, and knows
+nothing of ``__main__``: a worker starts in milliseconds and shares the server's pages.
 
-Who dies when: the server ends when the learner's end of the socket closes, and actors are killed by the kernel when the
-server is gone (``PR_SET_PDEATHSIG``), even inside an environment's step. Nobody waits for anybody.
+Who dies when: the server ends when the learner's end of the socket closes, and workers are killed by the kernel when
+the server is gone (``PR_SET_PDEATHSIG``), even inside an environment's step. Nobody waits for anybody.
 """
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -20,16 +21,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from setproctitle import setproctitle
 
-from ga3c.actor import Actor
-from ga3c.channels import MAX_MESSAGE_BYTES, ActorPort, ChannelClosed
-from ga3c.envs import EnvConfig, env_seeds, make_env
-from ga3c.slabs import Slab, SlabLayout
+from ga3c.channels import MAX_MESSAGE_BYTES, report_error
 
 # One thread in each process that shares the cores with others; read by numpy's and OpenCV's libraries when they load.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -38,14 +35,19 @@ _CLOSE_TIMEOUT_S = 2.0
 
 
 class ForkServer:
-    """The learner's handle on the server: starts actors, hears of their ends, and ends them all."""
+    """The learner's handle on the server: starts workers, hears of their ends, and ends them all."""
 
-    def __init__(self, env: EnvConfig, layout: SlabLayout, seed: int) -> None:
-        """Starts the server; it goes on importing while this returns. Every actor gets the same environment."""
+    def __init__(self, role: str, module: str, settings: dict[str, Any]) -> None:
+        """Starts the server; it goes on importing while this returns.
+
+        Args:
+          role: what its workers are called in ``ps``.
+          module: of the package; its ``main(settings, index, generation, end, memory_fd)`` is a worker's life.
+          settings: plain values, the same for every worker.
+        """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._send_lock = threading.Lock()  # guards _generation, and that a start is sent whole
         self._generation = 0
-        settings = {"env": asdict(env), "layout": asdict(layout), "seed": seed, "path": sys.path}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ga3c.forkserver", str(theirs.fileno())],
@@ -54,10 +56,11 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is the learner's to handle
             )
-        self._socket.send(json.dumps(settings).encode())
+        job = {"role": role, "module": module, "settings": settings, "path": sys.path}
+        self._socket.send(json.dumps(job).encode())
 
-    def start_actor(self, index: int, end: socket.socket, slab_fd: int) -> int:
-        """Asks for an actor that speaks through ``end``, and returns the number of this start.
+    def start_worker(self, index: int, end: socket.socket, memory_fd: int) -> int:
+        """Asks for a worker that speaks through ``end`` and maps ``memory_fd``; returns the number of this start.
 
         Both descriptors are copied; the caller closes its own.
 
@@ -67,13 +70,13 @@ class ForkServer:
         with self._send_lock:
             self._generation += 1
             message = json.dumps({"index": index, "generation": self._generation}).encode()
-            socket.send_fds(self._socket, [message], [end.fileno(), slab_fd])
+            socket.send_fds(self._socket, [message], [end.fileno(), memory_fd])
             return self._generation
 
     def watch(self, on_start: Callable[[int, int], None], on_exit: Callable[[int, int], None]) -> None:
-        """Reports what happens to the actors until the server is gone. Run it in a thread of its own.
+        """Reports what happens to the workers until the server is gone. Run it in a thread of its own.
 
-        Calls ``on_start(generation, pid)`` when an actor has been forked, and ``on_exit(generation, exitcode)`` when it
+        Calls ``on_start(generation, pid)`` when a worker has been forked, and ``on_exit(generation, exitcode)`` when it
         has ended; the code is negative for a signal, as in ``subprocess``.
         """
         while True:
@@ -90,7 +93,7 @@ class ForkServer:
                 on_exit(event["generation"], event["exitcode"])
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
-        """Ends the server and whatever actors are left; kills it if it has not ended in time."""
+        """Ends the server and whatever workers are left; kills it if it has not ended in time."""
         # shutdown wakes a watch() that is inside recv; close alone would not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -102,7 +105,7 @@ class ForkServer:
         self._socket.close()
 
     def kill(self) -> None:
-        """Kills the server at once, and with it the actors."""
+        """Kills the server at once, and with it the workers."""
         self._process.kill()
 
 
@@ -113,11 +116,10 @@ def _python_path() -> str:
 
 
 def _serve(learner: socket.socket) -> None:
-    """Forks an actor for each message, reports each actor's end, and ends with the learner."""
-    settings = json.loads(learner.recv(MAX_MESSAGE_BYTES))
-    sys.path[:] = settings["path"]
-    import envpool  # noqa: F401  (once, here, for all actors)
-
+    """Forks a worker for each message, reports each worker's end, and ends with the learner."""
+    job = json.loads(learner.recv(MAX_MESSAGE_BYTES))
+    sys.path[:] = job["path"]
+    main = importlib.import_module(f"ga3c.{job['module']}").main  # once, here, for all workers
     children: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, generation)
     poll = select.poll()
     poll.register(learner.fileno(), select.POLLIN)
@@ -133,11 +135,11 @@ def _serve(learner: socket.socket) -> None:
             start = json.loads(message)
             pid = os.fork()
             if pid == 0:
-                # The descriptors of the server and of other actors are closed by hand: an actor that kept another's end
+                # The descriptors of the server and of other workers are closed by hand: one that kept another's end
                 # open would hide that one's death.
                 for other in [learner.fileno(), *children]:
                     os.close(other)
-                _run_actor(settings, start, *fds)
+                _live(job, main, start, *fds)
             for fd_sent in fds:
                 os.close(fd_sent)
             pidfd = os.pidfd_open(pid)
@@ -159,31 +161,19 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _run_actor(settings: dict[str, Any], start: dict[str, int], end_fd: int, slab_fd: int) -> None:
-    """The whole life of an actor process; never returns."""
-    index = start["index"]
+def _live(job: dict[str, Any], main: Callable[..., None], start: dict[str, int], end_fd: int, memory_fd: int) -> None:
+    """The whole life of a worker process; never returns."""
     exitcode = 1
-    port = None
+    end = socket.socket(fileno=end_fd)
     try:
         _die_with_parent(_SERVER_PID)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.set_inheritable(end_fd, False)  # A process that the environment starts must not keep the channel open.
-        setproctitle(f"ga3c: actor {index}")
-        layout = SlabLayout(
-            **settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])}
-        )
-        port = ActorPort(socket.socket(fileno=end_fd), layout.segments)
-        slab = Slab(layout, slab_fd)
-        os.close(slab_fd)
-        seeds = env_seeds(settings["seed"], index, start["generation"], layout.envs)
-        Actor(make_env(EnvConfig(**settings["env"]), seeds), slab, port).run()
+        end.set_inheritable(False)  # A process that the environment starts must not keep the channel open.
+        setproctitle(f"ga3c: {job['role']} {start['index']}")
+        main(job["settings"], start["index"], start["generation"], end, memory_fd)
         exitcode = 0
     except BaseException:
-        try:
-            if port is not None:
-                port.report_error(traceback.format_exc())
-        except ChannelClosed:
-            pass
+        report_error(end, traceback.format_exc())
     finally:
         os._exit(exitcode)
 
@@ -196,5 +186,5 @@ if __name__ == "__main__":
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))
     _LEARNER.set_inheritable(False)
     setproctitle("ga3c: forkserver")
-    with contextlib.suppress(ConnectionError):  # The learner is gone, and so will be the actors.
+    with contextlib.suppress(ConnectionError):  # The learner is gone, and so will be the workers.
         _serve(_LEARNER)

@@ -6,6 +6,8 @@ The only module that knows every role of this mode.
 import time
 from collections.abc import Callable
 
+from ga3c.actor import actor_settings
+from ga3c.batches import Batcher
 from ga3c.checkpoint import Progress
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvSpec
@@ -48,9 +50,11 @@ class Ga3c:
         self._failures = Failures()
         self._rollouts = TrainingQueue()
         # A resumed run plays other games than the first part did.
-        server = ForkServer(config.env_config(), layout, config.seed + resumed.env_steps)
+        settings = actor_settings(config.env_config(), layout, config.seed + resumed.env_steps)
+        server = ForkServer("actor", "actor", settings)
         self.actors = ActorGroup(server, layout, self._rollouts, self._failures, notify)
         self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error)
+        self.actors.listen_on(self._requests)
         self.predictors = ThreadGroup(
             "predictor",
             lambda: Predictor(
@@ -62,12 +66,11 @@ class Ga3c:
             "trainer",
             lambda: Trainer(
                 self._rollouts,
+                Batcher(model, discount=config.discount, trace_decay=config.gae_lambda),
                 model,
                 meters,
                 learning_rate,
                 min_batch_size=config.min_training_batch,
-                discount=config.discount,
-                trace_decay=config.gae_lambda,
             ),
             self._failures,
         )
@@ -76,7 +79,7 @@ class Ga3c:
         """Starts every thread and actor."""
         self.trainers.set_count(self._config.trainers)
         self.predictors.set_count(self._config.predictors)
-        self.actors.start(self._requests)
+        self.actors.start()
         self.actors.set_count(self._config.actors)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ga3c.channels import Episode
+from ga3c.envs import Episode
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
 

@@ -81,6 +81,7 @@ class Model:
         self.version = 0
         self._loss = loss
         self._max_grad_norm = max_grad_norm
+        self.precision = precision
         self._device = device
         self._bf16 = precision == "bf16"
         self._weights = _ReadersWriterLock()  # guards the weights and the version
@@ -123,19 +124,15 @@ class Model:
             with self._autocast():
                 logits, values = self.network(states)
             loss = actor_critic_loss(logits, values, actions, returns, live, self._loss)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.network.zero_grad(set_to_none=True)
             loss.total.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._max_grad_norm or float("inf"))
             figures = torch.stack((loss.policy_loss, loss.value_loss, loss.entropy, norm)).tolist()
             if not np.isfinite(figures).all():
                 raise NonFiniteLossError(_describe(figures, batch))
             set_learning_rate(self.optimiser, learning_rate)
-            with self._weights.writing():
-                self.optimiser.step()
-                self._publish()
-                self.version += 1
-                version = self.version
-        lags, counts = np.unique((version - 1 - batch.versions)[batch.live.numpy()], return_counts=True)
+            version = self._step()
+        lags, counts = np.unique((version - batch.versions)[batch.live.numpy()], return_counts=True)
         policy_loss, value_loss, entropy, gradient_norm = figures
         return UpdateFigures(
             samples=int(counts.sum()),
@@ -146,6 +143,14 @@ class Model:
             learning_rate=learning_rate,
             lags=dict(zip(lags.tolist(), counts.tolist(), strict=True)),
         )
+
+    def _step(self) -> int:
+        """Applies the gradients and returns the version that they were applied to; the caller holds updates."""
+        with self._weights.writing():
+            self.optimiser.step()
+            self._publish()
+            self.version += 1
+            return self.version - 1
 
     @contextmanager
     def changing(self) -> Iterator[None]:

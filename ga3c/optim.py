@@ -1,6 +1,7 @@
 """Optimisers: RMSProp as the A3C paper and TensorFlow 1 have it, and torch's Adam."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -43,6 +44,17 @@ class RMSProp(torch.optim.Optimizer):
             torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])
 
 
+def initialise_statistics(optimiser: torch.optim.Optimizer) -> None:
+    """Makes the statistics that torch's Adam would make at its first step, so that they can be shared before it."""
+    if not isinstance(optimiser, torch.optim.Adam):
+        return
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            optimiser.state[parameter].setdefault("step", torch.zeros((), device=parameter.device))
+            for name in ("exp_avg", "exp_avg_sq"):
+                optimiser.state[parameter].setdefault(name, torch.zeros_like(parameter, requires_grad=False))
+
+
 def build_optimiser(
     name: OptimiserName, params: Iterable[Tensor], lr: float, decay: float, epsilon: float
 ) -> torch.optim.Optimizer:
@@ -51,6 +63,20 @@ def build_optimiser(
         # TensorFlow 1 starts the average at 1, so that the first updates are small.
         return RMSProp(params, lr, decay, epsilon, initial_square=1.0)
     return torch.optim.Adam(params, lr, betas=(0.9, decay), eps=epsilon, fused=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run: annealed to 0 over its total of steps, else over its minutes, else constant."""
+
+    learning_rate: float
+    total_steps: int | None = None
+    total_s: float | None = None
+
+    def rate(self, env_steps: int, time_s: float) -> float:
+        """After so many agent steps and seconds."""
+        share = env_steps / self.total_steps if self.total_steps else time_s / self.total_s if self.total_s else 0.0
+        return self.learning_rate * max(0.0, 1.0 - share)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ga3c.channels import NO_SEGMENT, Request
 from ga3c.metrics import Meters
 from ga3c.model import Model
-from ga3c.queues import PredictionQueue, Rollouts, TrainingQueue
+from ga3c.queues import PredictionQueue, TrainingQueue
+from ga3c.slabs import Rollouts
 
 
 class Predictor:
@@ -76,6 +77,6 @@ class Predictor:
         live = int(slab.live[segment, step].sum())
         if request.completed != NO_SEGMENT:
             slab.bootstrap_values[request.completed] = values
-            self._rollouts.put(Rollouts(request.channel, request.completed))
+            self._rollouts.put(Rollouts(slab, request.completed, request.channel.release))
         request.channel.reply()
         return live

@@ -15,10 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ga3c.channels import ActorChannel, ActorError, Request
+from ga3c.slabs import Rollouts
 
 POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits notices, without having been woken
 
@@ -121,40 +119,6 @@ class PredictionQueue:
                 self._remove(channel)
             self._epoll.close()
             os.close(self._wake_fd)
-
-
-class Rollouts:
-    """T steps of the K environments of one actor: one complete segment of its slab, waiting to be trained on."""
-
-    def __init__(self, channel: ActorChannel, segment: int) -> None:
-        """``segment`` is the learner's until ``release``."""
-        self._channel = channel
-        self._segment = segment
-
-    @property
-    def actor(self) -> int:
-        """Index of the actor that made them."""
-        return self._channel.index
-
-    @property
-    def count(self) -> int:
-        """Rollouts: K."""
-        return self._channel.slab.layout.envs
-
-    @property
-    def samples(self) -> int:
-        """Steps of all rollouts, live or not: T * K."""
-        layout = self._channel.slab.layout
-        return layout.t_max * layout.envs
-
-    def field(self, name: str) -> NDArray[np.generic]:
-        """A view of one of the slab's arrays: [T, K, ...], [T] for versions, [K] for bootstrap values."""
-        view: NDArray[np.generic] = getattr(self._channel.slab, name)[self._segment]
-        return view
-
-    def release(self) -> None:
-        """Gives the segment back to its actor; its arrays must not be read after that."""
-        self._channel.release(self._segment)
 
 
 class TrainingQueue:

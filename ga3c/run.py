@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from setproctitle import setproctitle
 
 import ga3c
+from ga3c.a2c import A2c
+from ga3c.a3c import A3c
 from ga3c.checkpoint import (
     Progress,
     find_checkpoint,
@@ -37,7 +39,9 @@ from ga3c.model import Model, keep_freed_memory, place, resolve_device, resolve_
 from ga3c.networks import ConvNetwork, build_network, cost
 from ga3c.optim import build_optimiser
 from ga3c.report import Display, make_display
+from ga3c.supervisor import System
 
+_SYSTEMS: dict[str, Callable[..., System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
@@ -90,13 +94,15 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
     network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
     states = torch.zeros((1, *spec.observation_shape), dtype=getattr(torch, spec.observation_dtype))
     parameters, mflop = cost(network, states, spec.num_actions)
-    place(network, device)
+    # Workers of mode a3c have their replicas on the device; what they share is in the host's memory.
+    home = torch.device("cpu") if config.mode == "a3c" else device
+    place(network, home)
     model = Model(
         network,
         build_optimiser(config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon),
         config.loss_config(),
         max_grad_norm=config.max_grad_norm,
-        device=device,
+        device=home,
         precision=precision,
     )
     facts = {
@@ -134,7 +140,9 @@ class _Session:
             updates=progress.updates,
             time_s=progress.time_s,
         )
-        self._system = Ga3c(config, spec, model, self._meters, self.learning_rate, display.say, progress)
+        self._schedule = config.schedule()
+        make = _SYSTEMS[config.mode]
+        self._system = make(config, spec, model, self._meters, self._learning_rate, display.say, progress)
         self._first_update = progress.updates
 
     def run(self) -> int:
@@ -150,6 +158,8 @@ class _Session:
             raise WorkerError(str(self._system.failure))
         code = self._signals.exitcode
         left = "" if code == 0 else f"; resume with: ga3c train --resume {self._folder}"
+        if not list_checkpoints(self._folder):
+            left = ", before the first update: there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
         return code
 
@@ -173,18 +183,9 @@ class _Session:
         minutes = meters.time_s / 60 / config.minutes if config.minutes else 0.0
         return max(steps, minutes)
 
-    def learning_rate(self) -> float:
-        """Of the next update: annealed to 0 over the budget, steps before minutes."""
-        config, meters = self._config, self._meters
-        if not config.anneal:
-            return config.learning_rate
-        if config.total_steps:
-            share = meters.env_steps / config.total_steps
-        elif config.minutes:
-            share = meters.time_s / 60 / config.minutes
-        else:
-            share = 0.0
-        return config.learning_rate * max(0.0, 1.0 - share)
+    def _learning_rate(self) -> float:
+        """Of the next update."""
+        return self._schedule.rate(self._meters.env_steps, self._meters.time_s)
 
     def _write_metrics(self) -> None:
         rates = self._meters.rates()
@@ -201,7 +202,7 @@ class _Session:
 
     def _checkpoint(self) -> None:
         """Writes one if there is anything new; a full disk is said, and tried again next time."""
-        if self._meters.updates == self._first_update and list_checkpoints(self._folder):
+        if self._meters.updates == self._first_update:
             return
         meters = self._meters
         try:
@@ -313,14 +314,24 @@ def _header(config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Pat
         f"  network {config.network}: {run['parameters']:,} parameters, {run['mflop_per_state']:g} MFLOP a state;"
         f" {run['device']}, {run['precision']}"
     )
-    yield (
-        f"  {config.actors} actors x {config.envs_per_actor} environments, {config.predictors} predictors,"
-        f" {config.trainers} trainers; t_max {config.t_max}, training batch from {config.min_training_batch},"
-        f" prediction batch to {config.max_prediction_batch}"
-    )
+    yield f"  {_counts(config)}"
     yield f"  {config.optimiser}, learning rate {config.learning_rate:g}; run folder {folder}"
     if config.resume is not None:
         yield f"  resumed at {progress.env_steps:,} steps, {progress.updates:,} updates, {progress.time_s:.0f} s"
+
+
+def _counts(config: TrainConfig) -> str:
+    """The counts that the mode uses, in words."""
+    if config.mode == "a2c":
+        batch = config.envs_per_actor * config.t_max
+        return f"{config.envs_per_actor} environments in lock step; t_max {config.t_max}, batch {batch}"
+    if config.mode == "a3c":
+        return f"{config.actors} workers, an environment and a replica each; t_max {config.t_max}, its batch too"
+    return (
+        f"{config.actors} actors x {config.envs_per_actor} environments, {config.predictors} predictors,"
+        f" {config.trainers} trainers; t_max {config.t_max}, training batch from {config.min_training_batch},"
+        f" prediction batch to {config.max_prediction_batch}"
+    )
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

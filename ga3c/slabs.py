@@ -13,11 +13,14 @@ the last process that maps it, however that process died.
 
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ga3c.envs import Step
 
 _ALIGNMENT_BYTES = 64  # a cache line
 
@@ -88,14 +91,49 @@ class Slab:
     bootstrap_values: NDArray[np.float32]
     clock: NDArray[np.float64]
 
-    def __init__(self, layout: SlabLayout, fd: int) -> None:
-        """Maps the slab behind ``fd``, which may be closed afterwards."""
+    def __init__(self, layout: SlabLayout, fd: int | None = None) -> None:
+        """Maps the slab behind ``fd``, which may be closed afterwards; without one it is this process's alone."""
         self.layout = layout
-        memory = mmap.mmap(fd, layout.nbytes)  # unmapped when the last view is gone
+        memory = mmap.mmap(-1 if fd is None else fd, layout.nbytes)  # unmapped when the last view is gone
         offset = 0
         for name, (shape, dtype) in layout.fields().items():
             setattr(self, name, np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
+
+    def write_outcome(self, segment: int, t: int, step: Step) -> None:
+        """Writes what followed the actions of step ``t``."""
+        self.rewards[segment, t] = step.rewards
+        self.terminated[segment, t] = step.terminated
+        self.truncated[segment, t] = step.truncated
+
+
+class Rollouts:
+    """T steps of the K environments of one actor: one complete segment of its slab, to be trained on."""
+
+    def __init__(self, slab: Slab, segment: int, release: Callable[[int], None]) -> None:
+        """``release(segment)`` gives it back; until then it is the learner's."""
+        self._slab = slab
+        self._segment = segment
+        self._release = release
+
+    @property
+    def count(self) -> int:
+        """Rollouts: K."""
+        return self._slab.layout.envs
+
+    @property
+    def samples(self) -> int:
+        """Steps of all rollouts, live or not: T * K."""
+        return self._slab.layout.t_max * self._slab.layout.envs
+
+    def field(self, name: str) -> NDArray[np.generic]:
+        """A view of one of the slab's arrays: [T, K, ...], [T] for versions, [K] for bootstrap values."""
+        view: NDArray[np.generic] = getattr(self._slab, name)[self._segment]
+        return view
+
+    def release(self) -> None:
+        """Gives the segment back to its actor; its arrays must not be read after that."""
+        self._release(self._segment)
 
 
 class ActorClock:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,23 @@ class Role(Protocol):
 
     def run(self, stop: threading.Event) -> None:
         """Works until its queue closes or ``stop`` is set."""
+
+
+class System(Protocol):
+    """One mode, wired: what a run starts, looks after and stops."""
+
+    def start(self) -> None:
+        """Starts every thread and process."""
+
+    def tick(self) -> None:
+        """Called a few times a second: measures what nobody counts."""
+
+    def stop(self) -> None:
+        """Ends every thread and process, within seconds."""
+
+    @property
+    def failure(self) -> "Failure | None":
+        """The first failure of any role."""
 
 
 @dataclass(frozen=True)
@@ -99,50 +116,68 @@ class ThreadGroup:
         return [thread.name for thread in self._leaving if thread.is_alive()]
 
 
+class Channel(Protocol):
+    """The learner's end of what it says to one worker process."""
+
+    index: int
+    rollouts_completed: int
+
+    def stop(self) -> None:
+        """Asks the worker to end."""
+
+
+C = TypeVar("C", bound=Channel)
+
+
 @dataclass
-class _ActorRecord:
-    channel: ActorChannel
+class _Record(Generic[C]):
+    channel: C
     generation: int
     pid: int | None = None
     leaving: bool = False
-    clock: np.ndarray | None = None
 
 
-class ActorGroup:
-    """The actor processes; their number can change while they run, and one that dies is replaced."""
+class ProcessGroup(Generic[C]):
+    """The worker processes of one role; their number can change while they run, and one that dies is replaced."""
 
-    def __init__(
-        self,
-        server: ForkServer,
-        layout: SlabLayout,
-        training_queue: TrainingQueue,
-        failures: Failures,
-        notify: Callable[[str], None],
-    ) -> None:
-        """``notify`` is told, in a sentence, when an actor has been replaced."""
+    def __init__(self, role: str, server: ForkServer, failures: Failures, notify: Callable[[str], None]) -> None:
+        """``role`` names them, as in ``actor 1``; ``notify`` is told, in a sentence, when one has been replaced."""
+        self._role = role
         self._server = server
-        self._layout = layout
-        self._training_queue = training_queue
         self._failures = failures
         self._notify = notify
         self._lock = threading.Lock()  # guards all that follows; the queues' locks are never held when it is taken
         self._wanted = 0
-        self._records: dict[int, _ActorRecord] = {}
+        self._records: dict[int, _Record[C]] = {}
         self._deaths: dict[int, int] = {}
         self._stopping = False
-        self._requests: PredictionQueue | None = None
-        self._watcher = threading.Thread(target=self._watch, name="actor watch", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name=f"{role} watch", daemon=True)
+        self._exited = threading.Condition()  # guards _running
+        self._running = 0
 
-    def start(self, requests: PredictionQueue) -> None:
-        """Begins to watch; ``requests`` is where new actors are heard."""
-        self._requests = requests
+    def _open(self, index: int) -> tuple[C, socket.socket, int]:
+        """A new channel, the worker's end of it, and the descriptor of the memory that it maps; both are closed.
+
+        Raises:
+          OSError, ValueError: no descriptors or memory are left.
+        """
+        raise NotImplementedError
+
+    def _opened(self, channel: C) -> None:
+        """A worker was started, and will speak on ``channel``."""
+
+    def _lost(self, channel: C) -> None:
+        """The worker of ``channel`` is gone."""
+
+    def start(self) -> None:
+        """Begins to watch."""
         self._watcher.start()
 
     def __len__(self) -> int:
         return self._wanted
 
     def set_count(self, count: int) -> None:
-        """Starts actors, or asks those with the highest numbers to leave; their complete rollouts are kept."""
+        """Starts workers, or asks those with the highest numbers to leave; their complete rollouts are kept."""
         with self._lock:
             self._wanted = count
             for index, record in self._records.items():
@@ -154,37 +189,28 @@ class ActorGroup:
                     self._start(index)
 
     def _start(self, index: int) -> None:
-        """Starts one actor; where that cannot be done the run fails. The caller holds the lock."""
-        assert self._requests is not None
+        """Starts one worker; where that cannot be done the run fails. The caller holds the lock."""
         try:
-            slab_fd = create_slab_memory(self._layout)
+            channel, theirs, memory_fd = self._open(index)
             try:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with theirs:
-                    channel = ActorChannel(index, ours, Slab(self._layout, slab_fd))
-                    generation = self._server.start_actor(index, theirs, slab_fd)
+                generation = self._server.start_worker(index, theirs, memory_fd)
             finally:
-                os.close(slab_fd)
+                theirs.close()
+                os.close(memory_fd)
         except (OSError, ValueError) as error:  # No descriptors or memory are left, or the server is gone.
-            self._failures.add(f"actor {index}", f"cannot be started: {error}")
+            self._failures.add(f"{self._role} {index}", f"cannot be started: {error}")
             return
-        self._records[index] = _ActorRecord(channel, generation)
-        self._training_queue.add_capacity(self._capacity)
-        self._requests.add(channel)
+        self._records[index] = _Record(channel, generation)
+        self._opened(channel)
 
-    @property
-    def _capacity(self) -> int:
-        """Samples of one actor that can wait for training: the segment being written cannot."""
-        return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
-
-    def on_gone(self, channel: ActorChannel) -> None:
-        """An actor's end has closed: it left, or died and is replaced."""
+    def on_gone(self, channel: C) -> None:
+        """A worker's end has closed: it left, or died and is replaced."""
         with self._lock:
             record = self._records.get(channel.index)
             if self._stopping or record is None or record.channel is not channel:
                 return
             del self._records[channel.index]
-            self._training_queue.add_capacity(-self._capacity)
+            self._lost(channel)
             if record.leaving:
                 if channel.index < self._wanted:
                     self._start(channel.index)
@@ -193,57 +219,113 @@ class ActorGroup:
             self._deaths[channel.index] = deaths
             if deaths >= MAX_DEATHS:
                 text = f"died {MAX_DEATHS} times in a row without finishing a rollout"
-                self._failures.add(f"actor {channel.index}", text)
+                self._failures.add(f"{self._role} {channel.index}", text)
                 return
             self._start(channel.index)
-        self._notify(f"actor {channel.index} died and was replaced; its unfinished rollout was dropped")
+        self._notify(f"{self._role} {channel.index} died and was replaced; its unfinished rollout was dropped")
 
-    def on_error(self, channel: ActorChannel, text: str) -> None:
-        """An actor raised: the run ends."""
-        self._failures.add(f"actor {channel.index}", text)
+    def on_error(self, channel: C, text: str) -> None:
+        """A worker raised: the run ends."""
+        self._failures.add(f"{self._role} {channel.index}", text)
 
     def _watch(self) -> None:
         try:
             self._server.watch(self._on_start, self._on_exit)
         except BaseException:
-            self._failures.add("actor watch", traceback.format_exc())
+            self._failures.add(f"{self._role} watch", traceback.format_exc())
         if not self._stopping:
-            self._failures.add("forkserver", "it ended, and every actor with it")
+            self._failures.add("forkserver", f"it ended, and every {self._role} with it")
 
     def _on_start(self, generation: int, pid: int) -> None:
+        with self._exited:
+            self._running += 1
         with self._lock:
             for record in self._records.values():
                 if record.generation == generation:
                     record.pid = pid
 
     def _on_exit(self, _: int, exitcode: int) -> None:
+        with self._exited:
+            self._running -= 1
+            self._exited.notify_all()
         if exitcode < 0 and not self._stopping:
             known = {int(s): s.name for s in signal.Signals}
-            self._notify(f"an actor was ended by {known.get(-exitcode, f'signal {-exitcode}')}")
+            name = known.get(-exitcode, f"signal {-exitcode}")
+            self._notify(f"{self._role}: a process was ended by {name}")
 
     def pids(self) -> list[int]:
-        """Process ids of the actors that have been forked."""
+        """Process ids of the workers that have been forked."""
         with self._lock:
             return [r.pid for r in self._records.values() if r.pid is not None]
 
-    def read_clocks(self, meters: Meters) -> None:
-        """Passes on what the actors spent their time with since the last call."""
-        with self._lock:
-            records = list(self._records.values())
-        spent = np.zeros(len(ActorClock.FIELDS))
-        for record in records:
-            clock = record.channel.slab.clock.copy()
-            spent += clock - (record.clock if record.clock is not None else 0.0)
-            record.clock = clock
-        meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))
-
     def stop(self) -> None:
-        """From now on an actor that goes is not replaced."""
+        """From now on a worker that goes is not replaced."""
         with self._lock:
             self._stopping = True
 
+    def wait_for_exits(self, timeout_s: float) -> None:
+        """Waits until every worker has ended by itself."""
+        with self._exited:
+            self._exited.wait_for(lambda: self._running <= 0, timeout_s)
+
     def join(self, timeout_s: float) -> None:
-        """Ends the server, and whatever actors are left with it."""
+        """Ends the server, and whatever workers are left with it."""
         self._server.close(timeout_s)
         if self._watcher.ident is not None:
             self._watcher.join(timeout_s)
+
+
+class ActorGroup(ProcessGroup[ActorChannel]):
+    """The actors of mode ga3c: each has a slab, is heard by the prediction queue, and can fill the training queue."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        layout: SlabLayout,
+        training_queue: TrainingQueue,
+        failures: Failures,
+        notify: Callable[[str], None],
+    ) -> None:
+        """``layout`` is of each actor's slab."""
+        super().__init__("actor", server, failures, notify)
+        self._layout = layout
+        self._training_queue = training_queue
+        self._requests: PredictionQueue | None = None
+        self._clocks: dict[ActorChannel, np.ndarray] = {}  # as last read
+
+    def listen_on(self, requests: PredictionQueue) -> None:
+        """New actors are heard there."""
+        self._requests = requests
+
+    def _open(self, index: int) -> tuple[ActorChannel, socket.socket, int]:
+        slab_fd = create_slab_memory(self._layout)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return ActorChannel(index, ours, Slab(self._layout, slab_fd)), theirs, slab_fd
+        except (OSError, ValueError):
+            os.close(slab_fd)
+            raise
+
+    def _opened(self, channel: ActorChannel) -> None:
+        assert self._requests is not None
+        self._training_queue.add_capacity(self._capacity)
+        self._requests.add(channel)
+
+    def _lost(self, channel: ActorChannel) -> None:
+        self._training_queue.add_capacity(-self._capacity)
+        self._clocks.pop(channel, None)
+
+    @property
+    def _capacity(self) -> int:
+        """Samples of one actor that can wait for training: the segment being written cannot."""
+        return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
+
+    def read_clocks(self, meters: Meters) -> None:
+        """Passes on what the actors spent their time with since the last call."""
+        spent = np.zeros(len(ActorClock.FIELDS))
+        with self._lock:
+            for record in self._records.values():
+                clock = record.channel.slab.clock.copy()
+                spent += clock - self._clocks.get(record.channel, 0.0)
+                self._clocks[record.channel] = clock
+        meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ga3c.actor import Actor
-from ga3c.channels import NO_SEGMENT, ChannelClosed, Episode
-from ga3c.envs import EnvConfig, Step, make_env
+from ga3c.channels import NO_SEGMENT, ChannelClosed
+from ga3c.envs import EnvConfig, Episode, Step, make_env
 from ga3c.slabs import ActorClock, Slab, SlabLayout, create_slab_memory
 
 

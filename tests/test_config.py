@@ -15,14 +15,14 @@ PONG = env_spec(EnvConfig("Pong-v5"))
 @pytest.mark.parametrize("spec", [CARTPOLE, PONG], ids=["vector", "image"])
 @pytest.mark.parametrize("cuda", [False, True])
 def test_defaults_are_valid(preset, spec, cuda):
-    config = default_config(preset, spec, cuda)
+    config = default_config("ga3c", preset, spec, cuda)
     validate(config, spec)
     assert config.preset == preset
     assert config.network == ("small" if spec is PONG else "mlp")
 
 
 def test_the_paper_preset_is_the_released_code():
-    config = default_config("paper", PONG, cuda=False)
+    config = default_config("ga3c", "paper", PONG, cuda=False)
     assert (config.actors, config.envs_per_actor, config.predictors, config.trainers) == (32, 1, 2, 2)
     assert (config.t_max, config.discount, config.gae_lambda, config.entropy_cost) == (5, 0.99, 1.0, 0.01)
     assert (config.optimiser, config.learning_rate, config.decay, config.epsilon) == ("rmsprop", 3e-4, 0.99, 0.1)

@@ -23,7 +23,7 @@ SETTINGS = {
 
 def train(env, until, timeout=60, **changes):
     """Trains until ``until(model, meters)`` holds; returns the model, and whether it did in time."""
-    config = default_config("fast", env_spec(env_config(env)), cuda=False)
+    config = default_config("ga3c", "fast", env_spec(env_config(env)), cuda=False)
     config = dataclasses.replace(config, env=env, **(SETTINGS | changes))
     spec = env_spec(config.env_config())
     model, _ = build_model(config, spec)
@@ -81,7 +81,7 @@ def test_truncation_bootstraps_and_the_step_that_only_resets_is_not_learnt_from(
 @pytest.mark.parametrize("counts", [(1, 1), (3, 2)])
 def test_roles_can_be_added_and_removed_while_it_runs(counts):
     predictors, trainers = counts
-    config = default_config("fast", env_spec(env_config("CartPole-v1")), cuda=False)
+    config = default_config("ga3c", "fast", env_spec(env_config("CartPole-v1")), cuda=False)
     config = dataclasses.replace(config, env="CartPole-v1", **(SETTINGS | {"min_training_batch": 0}))
     spec = env_spec(config.env_config())
     model, _ = build_model(config, spec)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ga3c.channels import Episode
+from ga3c.envs import Episode
 from ga3c.metrics import Meters, MetricsWriter, UpdateFigures
 
 RATES = {

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ga3c.channels import NO_SEGMENT, ActorChannel, ActorPort, ChannelClosed, Episode
-from ga3c.queues import PredictionQueue, Rollouts, TrainingQueue
-from ga3c.slabs import Slab, SlabLayout, create_slab_memory
+from ga3c.channels import NO_SEGMENT, ActorChannel, ActorPort, ChannelClosed, report_error
+from ga3c.envs import Episode
+from ga3c.queues import PredictionQueue, TrainingQueue
+from ga3c.slabs import Rollouts, Slab, SlabLayout, create_slab_memory
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=4, observation_shape=(2,), observation_dtype="float32")
 NEVER = threading.Event()
@@ -171,7 +172,7 @@ def test_an_actor_that_closes_its_end_is_reported_once_and_the_others_go_on():
 
 def test_an_actors_traceback_reaches_the_learner():
     with prediction_queue(actors=2) as (queue, [(failing, _, _), (other, _, _)], _, errors):
-        failing.report_error("Traceback: ROM not found")
+        report_error(failing._socket, "Traceback: ROM not found")
         other.request_actions(0, 0, NO_SEGMENT, [])
         next(queue.batches(8, NEVER))
         assert errors == [(0, "Traceback: ROM not found")]
@@ -222,7 +223,7 @@ def test_stop_ends_an_actor_while_it_waits():
 def rollouts(index=0):
     """A segment of 3 x 4 samples, and the actor's port to see it released."""
     port, channel, end = make_pair(index)
-    return Rollouts(channel, 0), port, end
+    return Rollouts(channel.slab, 0, channel.release), port, end
 
 
 @contextmanager
@@ -235,7 +236,7 @@ def training_queue(segments):
     finally:
         queue.close()
         for r, _, end in made:
-            r._channel.close()
+            r._release.__self__.close()
             end.close()
 
 
@@ -304,14 +305,14 @@ def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
     assert (r.samples, r.count) == (12, 4)
     r.release()
     assert port.acquire_segment() == 0
-    r._channel.close()
+    r._release.__self__.close()
     end.close()
 
 
 def test_an_actors_last_words_are_heard_though_a_message_of_ours_was_not_read():
-    with prediction_queue(actors=2) as (queue, [(failing, channel, end), (other, _, _)], gone, errors):
+    with prediction_queue(actors=2) as (queue, [(_, channel, end), (other, _, _)], gone, errors):
         channel.release(0)
-        failing.report_error("boom")
+        report_error(end, "boom")
         end.close()
         other.request_actions(0, 0, NO_SEGMENT, [])
         next(queue.batches(8, NEVER))

@@ -7,12 +7,13 @@ import threading
 import numpy as np
 import torch
 
+from ga3c.batches import Batcher
 from ga3c.channels import NO_SEGMENT, ActorChannel, Request
 from ga3c.metrics import Meters, UpdateFigures
 from ga3c.model import Prediction
 from ga3c.predictor import Predictor
-from ga3c.queues import Rollouts, TrainingQueue
-from ga3c.slabs import Slab, SlabLayout, create_slab_memory
+from ga3c.queues import TrainingQueue
+from ga3c.slabs import Rollouts, Slab, SlabLayout, create_slab_memory
 from ga3c.trainer import Trainer
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=(1,), observation_dtype="float32")
@@ -82,7 +83,7 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     Predictor(ListQueue([[request]]), rollouts, FakeModel(), Meters(1), max_batch_size=8).run(NEVER)
     np.testing.assert_array_equal(channel.slab.bootstrap_values[0], [50, 60])
     [waiting] = next(rollouts.batches(0, NEVER))
-    assert (waiting.actor, waiting.samples) == (0, 6)
+    assert waiting.samples == 6
     end.close()
 
 
@@ -99,9 +100,14 @@ def test_a_batch_keeps_states_actions_and_returns_together():
         slab.live[0, 1, 1] = False
         slab.terminated[0] = True
     model = FakeModel()
-    batch = [Rollouts(channel, 0) for channel, _ in channels]
+    batch = [Rollouts(channel.slab, 0, channel.release) for channel, _ in channels]
     trainer = Trainer(
-        ListQueue([batch]), model, Meters(1), lambda: 0.25, min_batch_size=0, discount=0.5, trace_decay=1.0
+        ListQueue([batch]),
+        Batcher(model, discount=0.5, trace_decay=1.0),
+        model,
+        Meters(1),
+        lambda: 0.25,
+        min_batch_size=0,
     )
     trainer.run(NEVER)
     [(trained, learning_rate)] = model.trained
@@ -124,6 +130,7 @@ def test_segments_go_back_to_their_actors_before_the_update():
             return super().update(batch, learning_rate)
 
     model = Checking()
-    queue = ListQueue([[Rollouts(channel, 0)]])
-    Trainer(queue, model, Meters(1), lambda: 0.1, min_batch_size=0, discount=0.9, trace_decay=1.0).run(NEVER)
+    queue = ListQueue([[Rollouts(channel.slab, 0, channel.release)]])
+    batcher = Batcher(model, discount=0.9, trace_decay=1.0)
+    Trainer(queue, batcher, model, Meters(1), lambda: 0.1, min_batch_size=0).run(NEVER)
     assert len(model.trained) == 1

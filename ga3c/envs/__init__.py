@@ -8,9 +8,21 @@ import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
 from ga3c.envs.base import Backend, EnvConfig, EnvSpec, Step, VectorEnv
+from ga3c.envs.player import Episode, Player
 from ga3c.errors import UsageError, nearest
 
-__all__ = ["Backend", "EnvConfig", "EnvSpec", "Step", "VectorEnv", "env_seeds", "env_spec", "make_env"]
+__all__ = [
+    "Backend",
+    "EnvConfig",
+    "EnvSpec",
+    "Episode",
+    "Player",
+    "Step",
+    "VectorEnv",
+    "env_seeds",
+    "env_spec",
+    "make_env",
+]
 
 
 def env_spec(config: EnvConfig) -> EnvSpec:
@@ -23,14 +35,16 @@ def env_spec(config: EnvConfig) -> EnvSpec:
     return envpool_backend.spec(config, name) if name else gymnasium_backend.spec(config)
 
 
-def make_env(config: EnvConfig, seeds: list[int]) -> VectorEnv:
-    """Makes K environments, one for each seed.
+def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv:
+    """Makes K environments, one for each seed; EnvPool steps them on ``threads`` threads.
 
     Raises:
       UsageError: as ``env_spec``.
     """
     name = _envpool_name(config)
-    return envpool_backend.EnvPoolEnv(config, name, seeds) if name else gymnasium_backend.GymnasiumEnv(config, seeds)
+    if name:
+        return envpool_backend.EnvPoolEnv(config, name, seeds, threads)
+    return gymnasium_backend.GymnasiumEnv(config, seeds)
 
 
 def env_seeds(seed: int, actor: int, generation: int, num_envs: int) -> list[int]:

@@ -57,13 +57,14 @@ def spec(config: EnvConfig, name: str) -> EnvSpec:
 
 
 class EnvPoolEnv:
-    """EnvPool's environments, on one thread: the other cores belong to the other actors."""
+    """EnvPool's environments."""
 
-    def __init__(self, config: EnvConfig, name: str, seeds: list[int]) -> None:
+    def __init__(self, config: EnvConfig, name: str, seeds: list[int], threads: int) -> None:
+        """``threads`` is 1 in an actor: the other cores belong to the other actors."""
         self.num_envs = len(seeds)
         settings = _settings(config, name)
         make: Any = envpool.make_gymnasium  # its stubs know less than it does
-        self._env = make(name, num_envs=len(seeds), num_threads=1, env_seed=seeds, seed=seeds[0], **settings)
+        self._env = make(name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings)
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
         self._atari = bool(settings)

@@ -1,0 +1,105 @@
+"""Mode ``a2c``: one process steps every environment in lock step, predicts for all at once, and updates every t_max.
+
+Deterministic on the CPU: the same seed gives the same weights, episodes and losses, bit for bit.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from ga3c.batches import Batcher
+from ga3c.checkpoint import Progress
+from ga3c.collector import Collector
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec, Player, env_seeds, make_env
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.supervisor import Failure, Failures, ThreadGroup
+
+_STOP_TIMEOUT_S = 4.0
+
+
+class A2c:
+    """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: EnvSpec,
+        model: Model,
+        meters: Meters,
+        learning_rate: Callable[[], float],
+        notify: Callable[[str], None],
+        resumed: Progress,
+    ) -> None:
+        """A resumed run plays other games than the first part did. ``notify`` takes news for the user."""
+        self._notify = notify
+        self._failures = Failures()
+        seed = config.seed + resumed.env_steps
+        self._thread = ThreadGroup(
+            "learner", lambda: LockStep(config, spec, model, meters, learning_rate, seed), self._failures
+        )
+
+    def start(self) -> None:
+        """Starts the one thread that does everything."""
+        self._thread.set_count(1)
+
+    @property
+    def failure(self) -> Failure | None:
+        """What ended the thread."""
+        return self._failures.first
+
+    def tick(self) -> None:
+        """Nothing here goes on unseen."""
+
+    def stop(self) -> None:
+        """Ends the thread after the rollout and update in hand."""
+        for name in self._thread.join(time.monotonic() + _STOP_TIMEOUT_S):
+            self._notify(f"{name} was still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")
+
+
+class LockStep:
+    """Rollout, update, rollout, update."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: EnvSpec,
+        model: Model,
+        meters: Meters,
+        learning_rate: Callable[[], float],
+        seed: int,
+    ) -> None:
+        """Makes the environments; ``seed`` decides their games and the actions that are drawn."""
+        torch.manual_seed(seed)
+        seeds = env_seeds(seed, 0, 0, config.envs_per_actor)
+        threads = min(config.envs_per_actor, len(os.sched_getaffinity(0)))
+        self._player = Player(make_env(config.env_config(), seeds, threads))
+        self._collector = Collector(self._player, model, spec, config.t_max)
+        self._batcher = Batcher(model, discount=config.discount, trace_decay=config.gae_lambda)
+        self._model = model
+        self._meters = meters
+        self._learning_rate = learning_rate
+        self._total_steps = config.total_steps
+
+    def run(self, stop: threading.Event) -> None:
+        """Trains until ``stop`` is set or the total of steps is reached: at the same update in every run."""
+        while not (stop.is_set() or (self._total_steps and self._meters.env_steps >= self._total_steps)):
+            self._rollout_and_update()
+
+    def _rollout_and_update(self) -> None:
+        rollouts = self._collector.collect()
+        began = time.perf_counter()
+        batch = self._batcher.gather([rollouts])
+        copied = time.perf_counter()
+        steps, rows = rollouts.field("live"), rollouts.count
+        self._meters.predicted(int(steps.sum()), rows, self._player.episodes, batches=len(steps))
+        self._player.episodes.clear()
+        update = self._model.update(batch, self._learning_rate())
+        self._meters.updated(update, rollouts.samples)
+        seconds = self._collector.seconds
+        seconds["copying"] += copied - began
+        self._meters.spent("learner", **seconds, training=time.perf_counter() - copied)

@@ -1,0 +1,184 @@
+"""Mode ``a3c``: wires worker processes to the parameters that they share, and counts what they report."""
+
+import os
+import selectors
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from ga3c.channels import ERROR, MAX_MESSAGE_BYTES
+from ga3c.checkpoint import Progress
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec
+from ga3c.forkserver import ForkServer
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.optim import initialise_statistics
+from ga3c.shared import SharedState, create_shared_memory
+from ga3c.supervisor import Failure, Failures, ProcessGroup
+from ga3c.worker import Report, worker_devices, worker_settings
+
+_STOP_TIMEOUT_S = 2.0
+_POLL_S = 0.1
+
+
+class A3c:
+    """The running system. ``start``, then ``tick`` a few times a second, then ``stop``.
+
+    The learner's own model is never asked for anything: its parameters are the shared ones, for checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: EnvSpec,
+        model: Model,
+        meters: Meters,
+        _: Callable[[], float],  # workers ask the schedule themselves
+        notify: Callable[[str], None],
+        resumed: Progress,
+    ) -> None:
+        """Moves the parameters to shared memory. ``notify`` takes news for the user."""
+        self._config = config
+        self._model = model
+        self._resumed_updates = resumed.updates
+        self._failures = Failures()
+        initialise_statistics(model.optimiser)
+        self._memory_fd = create_shared_memory(model.network, model.optimiser, config.actors)
+        self._shared = SharedState(model.network, model.optimiser, config.actors, self._memory_fd)
+        with torch.no_grad():
+            self._shared.fill(model.network, model.optimiser)
+            self._shared.attach(model.network, model.optimiser)
+        settings = worker_settings(
+            config,
+            spec,
+            devices=worker_devices(config.device),
+            precision=model.precision,
+            resumed_steps=resumed.env_steps,
+            resumed_s=resumed.time_s,
+        )
+        server = ForkServer("worker", "worker", settings)
+        self._listener = _Listener(meters)
+        self.workers = _WorkerGroup(self._memory_fd, self._listener, server, self._failures, notify)
+        self._listening = threading.Thread(target=self._listen, name="worker reports", daemon=True)
+
+    def start(self) -> None:
+        """Starts every worker."""
+        self._listening.start()
+        self.workers.start()
+        self.workers.set_count(self._config.actors)
+
+    def _listen(self) -> None:
+        try:
+            self._listener.run(self.workers)
+        except BaseException:
+            self._failures.add("worker reports", traceback.format_exc())
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first failure of any worker."""
+        return self._failures.first
+
+    def tick(self) -> None:
+        """The version of the shared parameters is the number of updates that all workers have made."""
+        self._model.version = self._resumed_updates + self._shared.counts.updates
+
+    def stop(self) -> None:
+        """Ends the workers after the update in hand, within seconds; then kills what is left."""
+        self.workers.stop()
+        self._listener.stop()
+        if self._listening.ident is not None:
+            self._listening.join(_STOP_TIMEOUT_S)
+        self.workers.wait_for_exits(_STOP_TIMEOUT_S)
+        self.workers.join(_STOP_TIMEOUT_S)
+        os.close(self._memory_fd)
+        self.tick()
+
+
+class _WorkerChannel:
+    """The learner's end of a worker's socket."""
+
+    def __init__(self, index: int, end: socket.socket) -> None:
+        self.index = index
+        self.rollouts_completed = 0
+        self.end = end
+
+    def stop(self) -> None:
+        """The worker ends when it next reports."""
+        self.end.shutdown(socket.SHUT_RDWR)
+
+
+class _WorkerGroup(ProcessGroup[_WorkerChannel]):
+    """The workers: all map the same memory, and are heard by the listener."""
+
+    def __init__(
+        self,
+        memory_fd: int,
+        listener: "_Listener",
+        server: ForkServer,
+        failures: Failures,
+        notify: Callable[[str], None],
+    ) -> None:
+        super().__init__("worker", server, failures, notify)
+        self._memory_fd = memory_fd
+        self._listener = listener
+
+    def _open(self, index: int) -> tuple[_WorkerChannel, socket.socket, int]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return _WorkerChannel(index, ours), theirs, os.dup(self._memory_fd)
+
+    def _opened(self, channel: _WorkerChannel) -> None:
+        self._listener.add(channel)
+
+
+class _Listener:
+    """Reads the workers' reports, in one thread, and passes them to the meters."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+        self._selector = selectors.DefaultSelector()
+        self._stop = threading.Event()
+
+    def add(self, channel: _WorkerChannel) -> None:
+        """Listens to one more worker."""
+        self._selector.register(channel.end, selectors.EVENT_READ, channel)
+
+    def run(self, workers: _WorkerGroup) -> None:
+        """Until it is asked to stop; then the channels are closed, which ends the workers."""
+        while not self._stop.is_set():
+            for key, _ in self._selector.select(_POLL_S):
+                self._receive(key.data, workers)
+        for key in list(self._selector.get_map().values()):
+            self._close(key.data)
+        self._selector.close()
+
+    def stop(self) -> None:
+        """Ends ``run`` soon."""
+        self._stop.set()
+
+    def _receive(self, channel: _WorkerChannel, workers: _WorkerGroup) -> None:
+        try:
+            message = channel.end.recv(MAX_MESSAGE_BYTES)
+        except OSError:
+            message = b""
+        if not message:
+            self._close(channel)
+            workers.on_gone(channel)
+        elif message[:1] == ERROR:
+            self._close(channel)
+            workers.on_error(channel, message[1:].decode())
+        else:
+            channel.rollouts_completed += 1
+            self._count(Report.unpack(message))
+
+    def _count(self, report: Report) -> None:
+        self._meters.predicted(report.env_steps, 1, report.episodes, batches=report.rows)
+        self._meters.updated(report.update, report.rows)
+        self._meters.spent("worker", **report.seconds)
+
+    def _close(self, channel: _WorkerChannel) -> None:
+        self._selector.unregister(channel.end)
+        channel.end.close()

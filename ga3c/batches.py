@@ -1,0 +1,69 @@
+"""From rollouts to the batch that an update learns from: one copy of their states, and their targets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ga3c.model import Batch, Model
+from ga3c.returns import lambda_returns
+from ga3c.slabs import Rollouts
+
+
+class Batcher:
+    """Gathers rollouts for one thread, into a buffer that the next batch overwrites."""
+
+    def __init__(self, model: Model, *, discount: float, trace_decay: float) -> None:
+        """``model`` says what memory its batches should lie in; the rest is as in ``lambda_returns``."""
+        self._model = model
+        self._discount = discount
+        self._trace_decay = trace_decay
+        self._states: Tensor | None = None  # grown when a batch is larger
+
+    def gather(self, rollouts: Sequence[Rollouts]) -> Batch:
+        """Copies rollouts into one batch. Samples are ordered by rollouts, step, environment."""
+        size = sum(r.samples for r in rollouts)
+        states = self._buffer(size, rollouts[0])
+        gathered = states.numpy()
+        offset = 0
+        for r in rollouts:
+            source = r.field("observations")
+            gathered[offset : offset + r.samples] = source.reshape(r.samples, *source.shape[2:])
+            offset += r.samples
+
+        def flat(name: str) -> np.ndarray:
+            return np.concatenate([r.field(name).reshape(-1) for r in rollouts])
+
+        versions = np.concatenate([np.repeat(r.field("versions"), r.count) for r in rollouts])
+        return Batch(
+            states=states,
+            actions=torch.from_numpy(flat("actions")),
+            returns=torch.from_numpy(self._returns(rollouts)),
+            live=torch.from_numpy(flat("live")),
+            versions=versions,
+        )
+
+    def _returns(self, rollouts: Sequence[Rollouts]) -> np.ndarray:
+        """[B] targets of all rollouts, computed at once over [T, sum of K]."""
+
+        def by_step(name: str) -> np.ndarray:
+            return np.concatenate([r.field(name) for r in rollouts], axis=1)
+
+        returns = lambda_returns(
+            by_step("rewards"),
+            by_step("terminated"),
+            by_step("truncated"),
+            by_step("values"),
+            np.concatenate([r.field("bootstrap_values") for r in rollouts]),
+            self._discount,
+            self._trace_decay,
+        )
+        columns = np.split(returns, np.cumsum([r.count for r in rollouts])[:-1], axis=1)
+        return np.concatenate([c.reshape(-1) for c in columns])
+
+    def _buffer(self, size: int, like: Rollouts) -> Tensor:
+        if self._states is None or len(self._states) < size:
+            source = like.field("observations")
+            self._states = self._model.host_buffer((size, *source.shape[2:]), str(source.dtype))
+        return self._states[:size]

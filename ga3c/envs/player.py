@@ -1,0 +1,51 @@
+"""Steps environments and keeps account: which steps are transitions, and how the games go that are being played."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ga3c.envs.base import Step, VectorEnv
+
+
+class Episode(NamedTuple):
+    """A finished game: its return without any clipping, and its length in agent steps."""
+
+    episode_return: float
+    length: int
+
+
+class Player:
+    """K environments in play.
+
+    Attributes:
+      states: [K, ...] the present states, valid until the next step.
+      live: [K] bool, whether the next step is a transition; the one that follows an episode's end only resets.
+      episodes: games that have ended; whoever reads them clears the list.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        """Starts the first episodes."""
+        self._env = env
+        self._returns = np.zeros(env.num_envs)
+        self._lengths = np.zeros(env.num_envs, np.int64)
+        self.states: NDArray[Any] = env.reset()
+        self.live = np.ones(env.num_envs, np.bool_)
+        self.episodes: list[Episode] = []
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Steps every environment; ``terminated`` and ``truncated`` are of transitions only."""
+        step = self._env.step(actions)
+        step = step._replace(terminated=step.terminated & self.live, truncated=step.truncated & self.live)
+        self._count(step)
+        self.states = step.states
+        self.live = ~(step.terminated | step.truncated)
+        return step
+
+    def _count(self, step: Step) -> None:
+        self._returns += step.game_rewards
+        self._lengths += self.live
+        for k in np.flatnonzero(step.game_over):  # which can be at a step that resets, see EnvPoolEnv
+            self.episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
+            self._returns[k] = 0.0
+            self._lengths[k] = 0

@@ -1,0 +1,241 @@
+"""Mode a3c's worker: a process with an environment and a replica of its own (Mnih et al. 2016, algorithm S3).
+
+Before each rollout the replica copies the shared parameters; its gradient is applied to them without a lock, with the
+shared statistics of the optimiser.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import socket
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ga3c.batches import Batcher
+from ga3c.channels import MAX_MESSAGE_BYTES
+from ga3c.collector import Collector
+from ga3c.config import TrainConfig, config_from_json
+from ga3c.envs import EnvSpec, Episode, Player, env_seeds, make_env
+from ga3c.losses import LossConfig
+from ga3c.metrics import UpdateFigures
+from ga3c.model import Model, Precision, keep_freed_memory, place
+from ga3c.networks import build_network
+from ga3c.optim import Schedule, build_optimiser, initialise_statistics
+from ga3c.shared import Counts, SharedState
+
+_DIVERSITY = 3.0  # workers' learning rates and entropy costs lie between a third and three times the given ones
+
+
+class Replica(Model):
+    """A worker's own network; updates go to the shared parameters, which it copies when it is asked to."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shared: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        counts: Counts,
+        index: int,
+        loss: LossConfig,
+        *,
+        max_grad_norm: float,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        """``optimiser`` is over the parameters of ``shared``; ``index`` is this worker's row in ``counts``."""
+        super().__init__(network, optimiser, loss, max_grad_norm=max_grad_norm, device=device, precision=precision)
+        self._own: list[Tensor] = list(network.parameters())
+        self._shared: list[Tensor] = list(shared.parameters())
+        self._counts = counts
+        self._index = index
+
+    def sync(self) -> None:
+        """Copies the shared parameters, torn ones too where another worker is writing: that is the algorithm."""
+        self.version = self._counts.updates
+        with torch.no_grad():
+            torch._foreach_copy_(self._own, self._shared)
+        self._publish()
+
+    def _step(self) -> int:
+        """Applies the rollout's own gradient to the shared parameters."""
+        for shared, own in zip(self._shared, self._own, strict=True):
+            # A new tensor each time: with gradients that stay aliased, those of earlier rollouts would be added up.
+            shared.grad = None if own.grad is None else own.grad.to(shared.device)
+        before = self._counts.updates
+        self.optimiser.step()
+        self._counts.add(self._index, 0, 1)
+        return before
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a worker tells the learner after each rollout: steps taken, its update, its time, and finished games."""
+
+    env_steps: int
+    rows: int
+    update: UpdateFigures
+    seconds: dict[str, float]
+    episodes: list[Episode]
+
+    def pack(self) -> bytes:
+        """As one message."""
+        return json.dumps(dataclasses.astuple(self)).encode()
+
+    @classmethod
+    def unpack(cls, message: bytes) -> "Report":
+        """The inverse of ``pack``."""
+        env_steps, rows, update, seconds, episodes = json.loads(message)
+        figures = UpdateFigures(*update)
+        figures = figures._replace(lags={int(lag): count for lag, count in figures.lags.items()})
+        return cls(env_steps, rows, figures, seconds, [Episode(*e) for e in episodes])
+
+
+class Worker:
+    """Sync, rollout, update, report, again and again."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        player: Player,
+        collector: Collector,
+        batcher: Batcher,
+        counts: Counts,
+        schedule: Schedule,
+        end: socket.socket,
+        *,
+        index: int,
+        resumed_steps: int,
+        began: float,
+    ) -> None:
+        """``began`` is when the run did, as ``time.perf_counter``; ``resumed_steps`` were taken before that."""
+        self._replica = replica
+        self._player = player
+        self._collector = collector
+        self._batcher = batcher
+        self._counts = counts
+        self._schedule = schedule
+        self._end = end
+        self._index = index
+        self._resumed_steps = resumed_steps
+        self._began = began
+
+    def run(self) -> None:
+        """Works until the learner closes the channel."""
+        while True:
+            report = self._rollout_and_update()
+            try:
+                self._end.send(report.pack())
+            except OSError:
+                return
+
+    def _rollout_and_update(self) -> Report:
+        began = time.perf_counter()
+        self._replica.sync()
+        synced = time.perf_counter()
+        rollouts = self._collector.collect()
+        collected = time.perf_counter()
+        batch = self._batcher.gather([rollouts])
+        steps = int(rollouts.field("live").sum())
+        self._counts.add(self._index, steps, 0)
+        copied = time.perf_counter()
+        env_steps = self._resumed_steps + self._counts.env_steps
+        update = self._replica.update(batch, self._schedule.rate(env_steps, copied - self._began))
+        seconds = self._collector.seconds
+        seconds["copying"] += synced - began + copied - collected
+        seconds["training"] = time.perf_counter() - copied
+        episodes = self._player.episodes[:]
+        self._player.episodes.clear()
+        return Report(steps, rollouts.samples, update, seconds, episodes)
+
+
+def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, memory_fd: int) -> None:
+    """The life of a worker process; ``settings`` are those of ``worker_settings``."""
+    config = config_from_json(settings["config"])
+    spec = EnvSpec(**settings["spec"] | {"observation_shape": tuple(settings["spec"]["observation_shape"])})
+    seed = settings["seed"]
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.manual_seed(int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0]))
+    if config.actor_diversity:
+        config = diversify(config, index)
+    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
+    place(network, torch.device("cpu"))
+    shared_network = copy.deepcopy(network)
+    optimiser = build_optimiser(
+        config.optimiser, shared_network.parameters(), config.learning_rate, config.decay, config.epsilon
+    )
+    initialise_statistics(optimiser)
+    shared = SharedState(shared_network, optimiser, config.actors, memory_fd)
+    os.close(memory_fd)
+    shared.attach(shared_network, optimiser)
+    network.load_state_dict(shared_network.state_dict())
+    device = torch.device(settings["devices"][index % len(settings["devices"])])
+    place(network, device)
+    replica = Replica(
+        network,
+        shared_network,
+        optimiser,
+        shared.counts,
+        index,
+        config.loss_config(),
+        max_grad_norm=config.max_grad_norm,
+        device=device,
+        precision=settings["precision"],
+    )
+    player = Player(make_env(config.env_config(), env_seeds(seed, index, generation, 1)))
+    Worker(
+        replica,
+        player,
+        Collector(player, replica, spec, config.t_max),
+        Batcher(replica, discount=config.discount, trace_decay=config.gae_lambda),
+        shared.counts,
+        config.schedule(),
+        end,
+        index=index,
+        resumed_steps=settings["resumed_steps"],
+        began=settings["began"],
+    ).run()
+
+
+def worker_settings(
+    config: TrainConfig,
+    spec: EnvSpec,
+    *,
+    devices: list[str],
+    precision: Precision,
+    resumed_steps: int,
+    resumed_s: float,
+) -> dict[str, Any]:
+    """What ``main`` has to know, as plain values; worker i computes on device i modulo their number."""
+    settings = {
+        "config": config.to_json(),
+        "spec": dataclasses.asdict(spec),
+        "devices": devices,
+        "precision": precision,
+        "seed": config.seed + resumed_steps,
+        "resumed_steps": resumed_steps,
+        "began": time.perf_counter() - resumed_s,
+    }
+    assert len(json.dumps(settings)) < MAX_MESSAGE_BYTES
+    return settings
+
+
+def worker_devices(device: str) -> list[str]:
+    """Where replicas compute: ``cuda`` without a number is every GPU in turn."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu" if device == "auto" else device]
+
+
+def diversify(config: TrainConfig, index: int) -> TrainConfig:
+    """A worker's learning rate and entropy cost: log-uniform around the given ones, the same in each start."""
+    draw = np.random.default_rng((config.seed, index))
+    rate, cost = np.exp(draw.uniform(-np.log(_DIVERSITY), np.log(_DIVERSITY), 2))
+    return dataclasses.replace(
+        config, learning_rate=config.learning_rate * float(rate), entropy_cost=config.entropy_cost * float(cost)
+    )

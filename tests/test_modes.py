@@ -1,0 +1,252 @@
+"""What the baselines promise: a2c is deterministic; a3c shares parameters, and applies each rollout's own gradient."""
+
+import copy
+import dataclasses
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ga3c.a2c import A2c, LockStep
+from ga3c.a3c import A3c
+from ga3c.checkpoint import Progress, named_tensors
+from ga3c.config import default_config, in_mode
+from ga3c.envs import EnvConfig, Episode, env_spec
+from ga3c.ga3c import Ga3c
+from ga3c.losses import LossConfig
+from ga3c.metrics import Meters, UpdateFigures
+from ga3c.model import Batch, Model
+from ga3c.networks import build_network
+from ga3c.optim import build_optimiser, initialise_statistics
+from ga3c.run import build_model
+from ga3c.shared import SharedState, create_shared_memory
+from ga3c.worker import Replica, Report, diversify
+
+SYSTEMS = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
+LOSS = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
+
+
+class Recorder(Meters):
+    """Keeps everything that is told of updates and episodes."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.figures, self.played = [], []
+
+    def updated(self, update, rows):
+        super().updated(update, rows)
+        self.figures.append(update)
+
+    def predicted(self, live, rows, episodes, batches=1):
+        self.played += episodes
+        super().predicted(live, rows, episodes, batches)
+
+
+def lock_step(env, seed, total_steps, **changes):
+    """Trains to a total of steps; returns weights, figures of all updates, and episodes."""
+    spec = env_spec(EnvConfig(env))
+    config = default_config("a2c", "fast", spec, cuda=False)
+    config = dataclasses.replace(config, env=env, seed=seed, total_steps=total_steps, device="cpu", **changes)
+    model, _ = build_model(config, spec)
+    meters = Recorder()
+    schedule = config.schedule()
+    LockStep(config, spec, model, meters, lambda: schedule.rate(meters.env_steps, 0.0), seed).run(threading.Event())
+    return {name: t.clone() for name, t in named_tensors(model.network, model.optimiser).items()}, meters
+
+
+@pytest.mark.parametrize(
+    ("env", "steps", "changes"),
+    [("Pong-v5", 400, {"envs_per_actor": 4, "torch_threads": 2}), ("CartPole-v1", 4000, {})],
+)
+def test_a2c_is_the_same_bit_for_bit_with_the_same_seed_and_another_with_another(env, steps, changes):
+    (first, told), (again, told_again) = (lock_step(env, 3, steps, **changes) for _ in range(2))
+    other, _ = lock_step(env, 4, steps, **changes)
+    assert told.env_steps == told_again.env_steps >= steps
+    assert told.figures == told_again.figures
+    assert told.played == told_again.played
+    assert len(told.figures) > 5
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name]), name
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+def test_every_predicted_step_is_trained_on_once_in_a2c():
+    _, told = lock_step("CartPole-v1", 1, 3000)
+    assert sum(figures.samples for figures in told.figures) == told.env_steps
+    assert {lag for figures in told.figures for lag in figures.lags} == {0}
+    assert sum(episode.length for episode in told.played) <= told.env_steps
+
+
+def parts(workers=2, optimiser="adam", network="small"):
+    """A learner's network and optimiser, and the descriptor of the memory in which they are shared."""
+    torch.manual_seed(1)
+    shape = (4, 84, 84) if network == "small" else (4,)
+    made = build_network(network, shape, 3, "orthogonal").to(memory_format=torch.channels_last)
+    built = build_optimiser(optimiser, made.parameters(), 1e-2, 0.99, 1e-5)
+    initialise_statistics(built)
+    return made, built, create_shared_memory(made, built, workers)
+
+
+def replica(learner, optimiser_name, fd, index, workers=2):
+    """A worker's replica, as ``worker.main`` wires it."""
+    network = copy.deepcopy(learner)
+    shared_network = copy.deepcopy(learner)
+    optimiser = build_optimiser(optimiser_name, shared_network.parameters(), 1e-2, 0.99, 1e-5)
+    initialise_statistics(optimiser)
+    shared = SharedState(shared_network, optimiser, workers, fd)
+    shared.attach(shared_network, optimiser)
+    made = Replica(
+        network, shared_network, optimiser, shared.counts, index, LOSS,
+        max_grad_norm=0.0, device=torch.device("cpu"), precision="fp32",
+    )  # fmt: skip
+    return made, shared
+
+
+def batch(network="small", size=5, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    shape = (4, 84, 84) if network == "small" else (4,)
+    states = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=draw)
+    return Batch(
+        states=states if network == "small" else states.float() / 255,
+        actions=torch.randint(0, 3, (size,), generator=draw),
+        returns=torch.randn(size, generator=draw),
+        live=torch.ones(size, dtype=torch.bool),
+        versions=np.zeros(size, np.int64),
+    )
+
+
+def share(learner, optimiser, fd, workers=2):
+    shared = SharedState(learner, optimiser, workers, fd)
+    with torch.no_grad():
+        shared.fill(learner, optimiser)
+        shared.attach(learner, optimiser)
+    return shared
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "rmsprop"])
+def test_updates_of_two_replicas_are_those_of_one_model_that_makes_them_in_turn(optimiser):
+    """Gradients that add up over rollouts, statistics that are not shared, or strides that differ would all show."""
+    learner, built, fd = parts(optimiser=optimiser)
+    alone = copy.deepcopy(learner)
+    truth = Model(
+        alone, build_optimiser(optimiser, alone.parameters(), 1e-2, 0.99, 1e-5), LOSS,
+        max_grad_norm=0.0, device=torch.device("cpu"), precision="fp32",
+    )  # fmt: skip
+    share(learner, built, fd)
+    workers = [replica(learner, optimiser, fd, index)[0] for index in range(2)]
+    for turn in range(6):
+        worker = workers[turn % 2]
+        worker.sync()
+        ours, theirs = worker.update(batch(seed=turn), 1e-2), truth.update(batch(seed=turn), 1e-2)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-4)
+    os.close(fd)
+    for (name, shared), expected in zip(learner.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-6, msg=name)
+    statistics, expected = named_tensors(learner, built), named_tensors(alone, truth.optimiser)
+    for name in statistics:
+        torch.testing.assert_close(statistics[name], expected[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_replica_predicts_with_what_it_copied_until_it_copies_again():
+    learner, built, fd = parts(network="mlp")
+    share(learner, built, fd)
+    (first, _), (second, _) = (replica(learner, "adam", fd, index) for index in range(2))
+    os.close(fd)
+    states = batch("mlp").states
+    first.sync()
+    before = first.predict(states).values.copy()
+    second.sync()
+    second.update(batch("mlp"), 1e-2)
+    np.testing.assert_array_equal(first.predict(states).values, before)
+    first.sync()
+    assert not np.array_equal(first.predict(states).values, before)
+    assert first.version == 1
+
+
+def test_policy_lag_is_the_number_of_updates_of_others_since_the_copy():
+    learner, built, fd = parts(network="mlp")
+    share(learner, built, fd)
+    (first, _), (second, shared) = (replica(learner, "adam", fd, index) for index in range(2))
+    os.close(fd)
+    first.sync()
+    versions = np.full(5, first.version)
+    for _ in range(3):
+        second.sync()
+        second.update(batch("mlp"), 1e-2)
+    late = first.update(dataclasses.replace(batch("mlp"), versions=versions), 1e-2)
+    assert late.lags == {3: 5}
+    assert shared.counts.updates == 4
+
+
+def test_a_report_says_the_same_after_its_journey():
+    figures = UpdateFigures(5, 0.1, 0.2, 0.3, 0.4, 1e-3, {2: 4, 7: 1})
+    report = Report(5, 6, figures, {"environment": 0.25}, [Episode(-21.0, 764)])
+    assert Report.unpack(report.pack()) == report
+
+
+def test_diverse_workers_differ_around_the_given_values_and_stay_the_same_when_restarted():
+    config = default_config("a3c", "fast", env_spec(EnvConfig("Pong-v5")), cuda=False)
+    drawn = [diversify(config, index) for index in range(8)]
+    assert drawn == [diversify(config, index) for index in range(8)]
+    assert len({c.learning_rate for c in drawn}) == len({c.entropy_cost for c in drawn}) == 8
+    for c in drawn:
+        assert 1 / 3 <= c.learning_rate / config.learning_rate <= 3
+        assert 1 / 3 <= c.entropy_cost / config.entropy_cost <= 3
+
+
+@pytest.mark.parametrize("mode", SYSTEMS)
+def test_every_mode_learns_to_answer_an_observation_with_its_identity(mode):
+    env = "tests.tiny_envs:Identity-v0"
+    spec = env_spec(EnvConfig(env))
+    config = in_mode(default_config("ga3c", "fast", spec, cuda=False), mode, spec, cuda=False)
+    config = dataclasses.replace(config, env=env, anneal=False, learning_rate=3e-3, entropy_cost=0.0, device="cpu")
+    model, _ = build_model(config, spec)
+    meters = Meters(1)
+    system = SYSTEMS[mode](config, spec, model, meters, lambda: 3e-3, lambda text: None, Progress())
+    system.start()
+    deadline = time.monotonic() + 90
+    try:
+        while not (solved := (meters.episode_return_mean or 0.0) > 9.3) and time.monotonic() < deadline:
+            assert system.failure is None, system.failure
+            time.sleep(0.05)
+        system.tick()
+        assert model.version > 0
+    finally:
+        system.stop()
+    assert solved
+
+
+def test_a_killed_worker_is_replaced_and_the_others_go_on():
+    env = "CartPole-v1"
+    spec = env_spec(EnvConfig(env))
+    config = dataclasses.replace(default_config("a3c", "fast", spec, cuda=False), env=env, actors=2, device="cpu")
+    model, _ = build_model(config, spec)
+    meters, said = Meters(1), []
+    system = A3c(config, spec, model, meters, lambda: 1e-3, said.append, Progress())
+    system.start()
+
+    def updates_after(count):
+        deadline = time.monotonic() + 60
+        while meters.updates < count and time.monotonic() < deadline and not system.failure:
+            time.sleep(0.02)
+        assert system.failure is None, system.failure
+        assert meters.updates >= count
+
+    try:
+        updates_after(10)
+        for _ in range(3):
+            victim = system.workers.pids()[0]
+            os.kill(victim, signal.SIGKILL)
+            updates_after(meters.updates + 20)
+            assert victim not in system.workers.pids()
+    finally:
+        system.stop()
+    system.tick()
+    assert sum("died and was replaced" in line for line in said) == 3
+    # An update that was applied but not reported is one of a killed worker.
+    assert 0 <= model.version - meters.updates <= 3 + config.actors
+    assert all(torch.isfinite(p).all() for p in model.network.parameters())
