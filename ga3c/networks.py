@@ -22,6 +22,7 @@ Initialisation = Literal["orthogonal", "uniform"]
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 
 
+_MANY = 12  # states from which on a convolution of the mean image is cheaper than its subtraction, on a CPU
 _SMALLEST_SIDE = 36  # what the three convolutions of ``nature`` need
 
 
@@ -86,12 +87,17 @@ class ConvNetwork(nn.Module):
         states = self._channels_first(states)
         first, *rest = self.convs
         assert isinstance(first, nn.Conv2d)
-        # conv(scale * (x - mean)) = conv'(x) - conv'(mean) with scaled weights: B times less work than on the states.
-        weight = first.weight * self.get_buffer("scale")
-        background = F.conv2d(self.get_buffer("mean").unsqueeze(0).to(weight.dtype), weight, None, first.stride)
+        mean, weight = self.get_buffer("mean"), first.weight * self.get_buffer("scale")
+        few = len(states) < _MANY
+        if few:
+            states = states - mean
         # Widening before changing the layout is twice as fast as the two in one copy, measured on a CPU.
         states = states.to(_compute_dtype(states.device.type)).contiguous(memory_format=torch.channels_last)
-        features = F.relu(F.conv2d(states, weight, first.bias, first.stride) - background, inplace=True)
+        features = F.conv2d(states, weight, first.bias, first.stride)
+        if not few:
+            # conv(x - mean) = conv(x) - conv(mean), and that is one convolution instead of B subtractions.
+            features = features - F.conv2d(mean.unsqueeze(0).to(weight.dtype), weight, None, first.stride)
+        features = F.relu(features, inplace=True)
         for conv in rest:
             features = F.relu(conv(features), inplace=True)
         # Flattened in the order in which channels_last has them in memory: no copy, as in TensorFlow.
