@@ -4,6 +4,7 @@ A comparison is a list of cells; each is a fresh ``ga3c train``. What is measure
 so that an interrupted comparison goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -105,6 +106,8 @@ class _Runs:
             for repeat in range(1, self._what.repeats + 1):
                 for cell in self._cells(repeat, tuned):
                     self._row(cell)
+        with contextlib.suppress(OSError):
+            self._runs.rmdir()  # unless runs are kept there
         return self._measured
 
     def _cells(self, repeat: int, tuned: Tuned) -> list[Cell]:

@@ -98,10 +98,16 @@ def run_train(arguments: list[str], limit_s: float, watch: Watch) -> str | None:
         finally:
             code = _stop(process)
         said.seek(0)
-        words = said.read().strip().removeprefix("ga3c: ")
+        words = _plain(said.read())
     if enough is None:
         return f"did not end within {limit_s:.0f} s"
     return None if code == 0 or enough else words or f"ended with exit code {code}"
+
+
+def _plain(text: str) -> str:
+    """What a run said, without the boxes around it."""
+    lines = [line.strip("╭╮╰╯│─ \n") for line in text.removeprefix("ga3c: ").splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith("For full helptext"))
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, watch: Watch) -> bool | None:

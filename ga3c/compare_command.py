@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from ga3c.compare import Stopped, check_folder, compare, failures
-from ga3c.compare_cells import Row
+from ga3c.compare_cells import Row, cell_of
 from ga3c.compare_options import CompareOptions, resolve
 from ga3c.compare_record import read_records
 from ga3c.compare_report import speed_up_lines, write_report
@@ -38,7 +38,7 @@ def run_compare(arguments: list[str]) -> int:
     draw(rows, folder, with_published=options.published, quick=what.quick)
     failed = failures(rows)
     for row in failed:
-        say_error(f"ga3c compare: {row['cell']['mode']}, {row['cell']['network']} failed: {row['error']}")
+        say_error(f"ga3c compare: {cell_of(row).title} failed: {row['error'].splitlines()[-1]}")
     return 1 if failed else 0
 
 

@@ -34,7 +34,7 @@ _NOT_SETTINGS = (
     "checkpoint_every",
     "keep",
 )
-SIMULATED = "With a simulated device: it only waits as long as a latency curve says; no figure of a real one."
+SIMULATED = "simulated: a device that only waits, as a latency curve says; no figure of a real one"
 
 
 def write_report(rows: Sequence[Row], pictures: Sequence[Path], folder: Path) -> Path:
@@ -109,7 +109,8 @@ def _spread(rows: Sequence[Row], name: str) -> str:
     figures = [figure for row in rows if (figure := rate(row, name)) is not None]
     if not figures:
         return "not warm"
-    return f"{number(statistics.median(figures))} ({number(min(figures))} to {number(max(figures))})"
+    extremes = f" ({number(min(figures))} to {number(max(figures))})" if len(figures) > 1 else ""
+    return number(statistics.median(figures)) + extremes
 
 
 def _speed_up_table(rows: Sequence[Row]) -> str:
@@ -173,19 +174,29 @@ def _time(rows: Sequence[Row]) -> str:
 def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The head and the lines of a table of the settings that runs of one kind differed in."""
     found = measured(rows)
-    configs = [(f"{label(row)}, {row['cell']['network']}", row["run"]) for row in found]
+    configs = [row["run"]["config"] for row in found]
     names = [
         name
-        for name in (configs[0][1]["config"] if configs else ())
-        if name not in _NOT_SETTINGS and len({str(run["config"].get(name)) for _, run in configs}) > 1
+        for name in (configs[0] if configs else ())
+        if name not in _NOT_SETTINGS and len({str(config.get(name)) for config in configs}) > 1
     ]
-    lines: dict[str, list[str]] = {}
-    for title, run in configs:
-        config = run["config"]
-        counts = [str(config["actors"] * config["envs_per_actor"]), run["precision"]]
-        lines[title] = [title, *counts, *(_value(config.get(name)) for name in names)]
-    head = ["mode (device), network", "environments", "precision", *(name.replace("_", " ") for name in names)]
-    return head, [lines[title] for title in sorted(lines)]
+    values: dict[str, dict[str, list[str]]] = {}  # by mode, then by network
+    for row in found:
+        config = row["run"]["config"]
+        counts = [str(config["actors"] * config["envs_per_actor"]), row["run"]["precision"]]
+        values.setdefault(label(row), {})[row["cell"]["network"]] = counts + [
+            _value(config.get(name)) for name in names
+        ]
+    head = ["mode (device)", "environments", "precision", *(name.replace("_", " ") for name in names)]
+    return head, [line for mode in labels(found) for line in _lines_of(mode, values[mode])]
+
+
+def _lines_of(mode: str, by_network: dict[str, list[str]]) -> list[list[str]]:
+    """One line where all networks were run alike, else one each."""
+    values = list(by_network.values())
+    if all(other == values[0] for other in values):
+        return [[mode, *values[0]]]
+    return [[f"{mode}, {network}", *cells] for network, cells in by_network.items()]
 
 
 def _value(value: Any) -> str:
