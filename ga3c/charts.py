@@ -39,7 +39,7 @@ _DOING = {
 }
 
 
-def draw_all(rows: Sequence[Row], folder: Path, *, with_published: bool, quick: bool) -> list[Path]:
+def draw_all(rows: Sequence[Row], folder: Path, *, with_published: bool) -> list[Path]:
     """Draws every picture that the rows have data for, as PNG and SVG, and returns the paths."""
     drawings: dict[str, Callable[[], Figure | None]] = {
         "1_throughput": lambda: throughput(rows),
@@ -49,8 +49,7 @@ def draw_all(rows: Sequence[Row], folder: Path, *, with_published: bool, quick: 
     for network in networks(measured(rows)):
         name = "4_queues_" + re.sub(r"[^\w-]+", "-", network)
         drawings[name] = lambda network=network: queues(rows, network)  # type: ignore[misc]
-    # A few seconds of training say nothing of scores.
-    drawings["5_scores"] = lambda: None if quick else scores(rows)
+    drawings["5_scores"] = lambda: scores(rows)
     drawings["6_time"] = lambda: time_shares(rows)
     paths = []
     with styled():
@@ -79,7 +78,8 @@ def throughput(rows: Sequence[Row]) -> Figure | None:
             _brackets(axis, speed_ups(own, name), series, top)
         line[0].set_ylabel(unit)
     handles = [_patch(style_of(name, rows), name) for name in series]
-    finish(figure, "Throughput, and the speed-up GA3C / A3C", rows, handles, columns=_columns(series, width))
+    title = "Throughput, and the speed-up GA3C / A3C" if speed_ups(found, "pps") else "Throughput"
+    finish(figure, title, rows, handles, columns=_columns(series, width))
     return figure
 
 

@@ -1,6 +1,7 @@
 """Charts 4 and 5 of a comparison: what changes within a run."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from ga3c.compare_figures import (
 
 _MOST_BINS = 32
 _POINTS = 200  # of a mean curve
+_SHORTEST_CURVE_MIN = 1.0  # a run of fewer minutes says nothing of scores
 # Figure of a window, its histogram, and what it is with its unit.
 _QUEUES = (
     ("prediction_queue_depth", "prediction_queue_histogram", "prediction queue (requests)"),
@@ -60,16 +62,15 @@ def _over_time(axis: Axes, found: Sequence[Row], rows: Sequence[Row], name: str)
     """A thin line a run; the windows that do not count are behind a grey ground."""
     begins = [window["began_s"] for row in found for window in row["windows"] if window["warm"]]
     for row in found:
-        points = [w for w in row["windows"] if w.get(name) is not None]
+        # The last window ends with the run, after a moment: its means are of nothing.
+        points = [w for w in row["windows"][:-1] if w.get(name) is not None]
         style = style_of(label(row), rows)
         axis.plot([w["time_s"] for w in points], [w[name] for w in points], color=style.colour, linestyle=style.line,
                   marker=style.marker, markersize=3, linewidth=1.1)  # fmt: skip
     if begins:
         axis.axvspan(0, min(begins), color="0.93", zorder=0)
-    _or_nothing(axis, bool(axis.lines))
+    _from_zero(axis, any(np.size(line.get_ydata()) for line in axis.lines))
     axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
-    tidy(axis)
 
 
 def _distributions(axis: Axes, found: Sequence[Row], rows: Sequence[Row], name: str) -> None:
@@ -83,9 +84,7 @@ def _distributions(axis: Axes, found: Sequence[Row], rows: Sequence[Row], name: 
             shares, _ = np.histogram(list(counts), edges, weights=np.asarray(list(counts.values()), float))
             axis.stairs(100 * shares / shares.sum(), edges, color=style.colour, linestyle=style.line, linewidth=1.4)
             axis.stairs(100 * shares / shares.sum(), edges, color=style.colour, fill=True, alpha=0.12)
-    _or_nothing(axis, bool(series))
-    axis.set_ylim(bottom=0)
-    tidy(axis)
+    _from_zero(axis, bool(series))
 
 
 def bin_edges(values: Sequence[float]) -> np.ndarray:
@@ -99,15 +98,19 @@ def bin_edges(values: Sequence[float]) -> np.ndarray:
     return np.arange(low - unit / 2, high + width, width)
 
 
-def _or_nothing(axis: Axes, something: bool) -> None:
+def _from_zero(axis: Axes, something: bool) -> None:
+    """Ends the axes of an amount, whether there is something in them or not."""
     if not something:
         axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center", va="center", color="0.5")
+        axis.set_xticks([])
         axis.set_yticks([])
+    axis.set_ylim(0, 1.06 * axis.get_ylim()[1])
+    tidy(axis)
 
 
 def scores(rows: Sequence[Row]) -> Figure | None:
     """Chart 5: the mean return of the last 100 games over minutes and over frames, axes for each network."""
-    found = [row for row in measured(rows) if not is_simulated(row) and len(curve(row, "time_s")[0]) > 1]
+    found = [row for row in measured(rows) if _is_of_learning(row) and len(curve(row, "time_s")[0]) > 1]
     if not found:
         return None
     names = list(networks(found))
@@ -119,6 +122,7 @@ def scores(rows: Sequence[Row]) -> Figure | None:
             for title in labels(own):
                 _mean_curve(axis, [row for row in own if label(row) == title], name, divisor, style_of(title, rows))
             _goal(axis, own)
+            axis.set_xlim(left=0)
             axis.set_title(network)
             tidy(axis)
         line[0].set_ylabel("return\n(mean of the last 100 games)")
@@ -129,8 +133,14 @@ def scores(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
+def _is_of_learning(row: Row) -> bool:
+    """Not of rates alone: long enough, or until a score; and on a simulated device nothing is learnt."""
+    is_long = row["comparison"]["until_score"] is not None or row["cell"]["minutes"] >= _SHORTEST_CURVE_MIN
+    return is_long and not is_simulated(row)
+
+
 def _interval_words(rows: Sequence[Row]) -> str:
-    seeds = max(sum(label(row) == name for row in rows) for name in labels(rows)) // max(1, len(networks(rows)))
+    seeds = max(Counter((label(row), row["cell"]["network"]) for row in rows).values())
     if seeds < 2:
         return "one seed"
     return f"mean of {seeds} seeds, " + ("95 % interval" if seeds >= FEWEST_FOR_INTERVAL else "and range")

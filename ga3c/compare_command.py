@@ -35,7 +35,7 @@ def run_compare(arguments: list[str]) -> int:
     except Stopped as stop:
         say_error(f"stopped; what is done lies in {folder}, and the same command with --out {folder} goes on with it")
         return stop.exitcode
-    draw(rows, folder, with_published=options.published, quick=what.quick)
+    draw(rows, folder, with_published=options.published)
     failed = failures(rows)
     for row in failed:
         say_error(f"ga3c compare: {cell_of(row).title} failed: {row['error'].splitlines()[-1]}")
@@ -61,11 +61,11 @@ def _plot(options: CompareOptions, rest: list[str]) -> int:
     rows = read_records(options.plot_only)
     folder = options.out or options.plot_only[0]
     check_folder(folder)
-    draw(rows, folder, with_published=options.published, quick=options.quick)
+    draw(rows, folder, with_published=options.published)
     return 0
 
 
-def draw(rows: list[Row], folder: Path, *, with_published: bool, quick: bool) -> None:
+def draw(rows: list[Row], folder: Path, *, with_published: bool) -> None:
     """Writes the pictures and the report into ``folder``, and prints what came out.
 
     Raises:
@@ -75,7 +75,7 @@ def draw(rows: list[Row], folder: Path, *, with_published: bool, quick: bool) ->
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_all(rows, folder, with_published=with_published, quick=quick)
+        pictures = draw_all(rows, folder, with_published=with_published)
         report = write_report(rows, pictures, folder)
     except OSError as error:
         raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None

@@ -94,13 +94,12 @@ class Comparison:
     until_score: float | None = None
     tune: bool = False
     grid: dict[str, tuple[int, ...]] | None = None
-    quick: bool = False
     train_arguments: tuple[str, ...] = ()
     fixed_options: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that two calls on one folder must share: more repeats, or a quick look first, do no harm."""
-        left_out = ("repeats", "quick", "train_arguments", "fixed_options")
+        """Plain values that two calls on one folder must share, beside ``train_arguments``; more repeats do no harm."""
+        left_out = ("repeats", "train_arguments", "fixed_options")
         values = {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
         plain: dict[str, Any] = json.loads(json.dumps(values))  # as a row of the record gives them back
         return plain
@@ -124,12 +123,12 @@ def resolve(options: CompareOptions, train_arguments: list[str]) -> Comparison:
     repeats = _given(options.repeats, 2 if quick else 3)
     device = _device(options.device)
     cells = len(variants(modes, device)) * len(networks) * repeats
-    minutes = (max(16.0, _QUICK_S / cells - _START_S) / 60) if quick else 60.0 if until is not None else 1.0
+    minutes = (max(13.0, _QUICK_S / cells - _START_S) / 60) if quick else 60.0 if until is not None else 1.0
     comparison = Comparison(
         env=options.env, modes=modes, networks=networks, device=device, repeats=repeats,
         minutes_each=_given(options.minutes_each, round(minutes, 4)), trial_minutes=options.trial_minutes,
         warm_up_s=_given(options.warm_up_s, 4.0 if quick else 8.0), seed=options.seed, until_score=until,
-        tune=options.tune, grid=_grid(options) if options.grid else None, quick=quick,
+        tune=options.tune, grid=_grid(options) if options.grid else None,
         train_arguments=tuple(train_arguments), fixed_options=_said(train_arguments),
     )  # fmt: skip
     _check_numbers(comparison)
@@ -200,7 +199,7 @@ def _check_train_arguments(options: CompareOptions, train_arguments: list[str]) 
 def _check_numbers(c: Comparison) -> None:
     if c.grid and "ga3c" not in c.modes:
         raise UsageError("--grid: it is of mode ga3c, which is not among --modes")
-    shortest = (c.warm_up_s + 10) / 60  # a window after it, and the last one, which does not count
+    shortest = (c.warm_up_s + 9) / 60  # a window after it, and the last one, which does not count
     least = {"repeats": 1, "seed": 0, "warm_up_s": 0, "minutes_each": 0.01 if c.until_score is not None else shortest}
     if c.tune or c.grid:
         least["trial_minutes"] = shortest
