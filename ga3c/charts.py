@@ -78,8 +78,12 @@ def throughput(rows: Sequence[Row]) -> Figure | None:
             _brackets(axis, speed_ups(own, name), series, top)
         line[0].set_ylabel(unit)
     handles = [_patch(style_of(name, rows), name) for name in series]
-    title = "Throughput, and the speed-up GA3C / A3C" if speed_ups(found, "pps") else "Throughput"
-    finish(figure, title, rows, handles, columns=_columns(series, width))
+    pairs = speed_ups(found, "pps")
+    notes = ["bars: medians of the runs, which are the dots"]
+    if pairs:
+        notes.append(f"over each pair: the median of the ratios within repeats [{pairs[0].interval.kind}]")
+    title = "Throughput, and the speed-up GA3C / A3C" if pairs else "Throughput"
+    finish(figure, title, rows, handles, columns=_columns(series, width), notes=["; ".join(notes)])
     return figure
 
 

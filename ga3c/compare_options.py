@@ -123,7 +123,7 @@ def resolve(options: CompareOptions, train_arguments: list[str]) -> Comparison:
     repeats = _given(options.repeats, 2 if quick else 3)
     device = _device(options.device)
     cells = len(variants(modes, device)) * len(networks) * repeats
-    minutes = (max(13.0, _QUICK_S / cells - _START_S) / 60) if quick else 60.0 if until is not None else 1.0
+    minutes = (max(16.0, _QUICK_S / cells - _START_S) / 60) if quick else 60.0 if until is not None else 1.0
     comparison = Comparison(
         env=options.env, modes=modes, networks=networks, device=device, repeats=repeats,
         minutes_each=_given(options.minutes_each, round(minutes, 4)), trial_minutes=options.trial_minutes,
@@ -199,7 +199,7 @@ def _check_train_arguments(options: CompareOptions, train_arguments: list[str]) 
 def _check_numbers(c: Comparison) -> None:
     if c.grid and "ga3c" not in c.modes:
         raise UsageError("--grid: it is of mode ga3c, which is not among --modes")
-    shortest = (c.warm_up_s + 9) / 60  # a window after it, and the last one, which does not count
+    shortest = (c.warm_up_s + 12) / 60  # a start, a window, and the last one, which does not count
     least = {"repeats": 1, "seed": 0, "warm_up_s": 0, "minutes_each": 0.01 if c.until_score is not None else shortest}
     if c.tune or c.grid:
         least["trial_minutes"] = shortest
