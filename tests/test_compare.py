@@ -9,7 +9,7 @@ import pytest
 from ga3c.compare import Stopped, compare, failures
 from ga3c.compare_cells import Cell, ScoreWatch, run_train, windows_of
 from ga3c.compare_command import run_compare
-from ga3c.compare_figures import histogram, interval, label, measured, published, rate, role_shares, speed_ups
+from ga3c.compare_figures import histogram, interval, measured, published, rate, role_shares, speed_ups
 from ga3c.compare_options import CompareOptions, Comparison, resolve
 from ga3c.compare_plan import Variant, mode_cells, tuning_stages, variants
 from ga3c.compare_record import read_records, read_rows
@@ -275,9 +275,11 @@ def test_what_modes_differ_in_is_told():
     assert {line[0]: line[1] for line in lines} == {"A3C (cpu)": "2", "A2C (cpu)": "32", "GA3C (cpu)": "32"}
 
 
-def test_the_report_says_simulated_where_a_device_was():
+def test_the_report_says_simulated_where_a_device_was(tmp_path):
     made = rows(("a3c", "ga3c"), ("small",), 1, "simulated:null")
-    assert all("simulated:null" in label(one) for one in made)
+    text = write_report(made, [], tmp_path).read_text()
+    assert "- simulated: a device that only waits" in text
+    assert "| GA3C (simulated:null) / A3C (simulated:null) |" in text
 
 
 def test_the_published_pairs_name_hardware_and_source():
