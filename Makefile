@@ -21,5 +21,5 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[tensorboard,ale,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,tensorboard,ale,dev]'
 	touch $@

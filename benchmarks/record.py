@@ -4,13 +4,12 @@ import datetime
 import json
 import os
 import statistics
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ga3c.errors import UsageError
-from ga3c.machine import machine, versions
+from ga3c.machine import commit, machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -25,25 +24,11 @@ def facts() -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC)
     return {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        **_commit(),
+        **commit("benchmarks/results"),
         "machine": machine(),
         "versions": versions(),
         "load_average_before": round(os.getloadavg()[0], 2),  # of the last minute: near 0 on an idle machine
     }
-
-
-def _commit() -> dict[str, Any]:
-    """The commit, and whether files other than earlier results differ from it; None where there is no git."""
-    status = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def spread(figures: Sequence[float]) -> dict[str, float]:

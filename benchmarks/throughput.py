@@ -19,6 +19,7 @@ import tyro
 from peer import peer_python, run_peer
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
 
+from ga3c.compare.cells import windows_of
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
@@ -182,19 +183,11 @@ def _train(arguments: list[str]) -> None:
 
 
 def _warm_windows(rates: list[Run], warm_up_s: float) -> list[Run]:
-    """The windows that began ``warm_up_s`` or more after the one with the first steps did.
-
-    Args:
-      rates: "rates" lines, in order; the last one ends with the run, somewhere in its window, and is left out.
-      warm_up_s: seconds.
-    """
-    began = [0.0, *(line["time_s"] for line in rates)]
-    windows = list(zip(began, rates[:-1], strict=False))
-    first = next((start for start, line in windows if line["pps"]), math.inf)
+    """The windows that count, with the figures that the record keeps."""
     return [
-        {"seconds": round(line["time_s"] - start, 3), **{name: line.get(name) for name in _KEPT}}
-        for start, line in windows
-        if start >= first + warm_up_s
+        {"seconds": window["seconds"], **{name: window.get(name) for name in _KEPT}}
+        for window in windows_of(rates, warm_up_s)
+        if window["warm"]
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``ga3c train``, ``eval`` and ``networks``.
+"""The command line: ``ga3c train``, ``eval``, ``compare`` and ``networks``.
 
 Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM.
 """
@@ -14,6 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from ga3c.compare import run_compare
 from ga3c.config import TrainConfig, default_config, fit, in_mode, read_config, validate_numbers
 from ga3c.envs import env_spec
 from ga3c.errors import UsageError, WorkerError
@@ -27,6 +28,7 @@ USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
   eval RUN|CHECKPOINT    play whole games with a trained agent and print the scores
+  compare                run modes and networks on equal terms; a report with pictures of what each gains
   networks               the networks to choose from, and what they cost
 
 ga3c COMMAND --help tells its options."""
@@ -57,7 +59,7 @@ def run(arguments: list[str]) -> int:
     # Modules of the user's own (environments, networks) lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    commands = {"train": _train, "eval": _eval, "networks": _networks}
+    commands = {"train": _train, "eval": _eval, "compare": run_compare, "networks": _networks}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2

@@ -66,6 +66,8 @@ class TrainConfig:
     """Samples an update waits for; 0 takes any rollout."""
     max_prediction_batch: int = 128
     """Most states in a prediction."""
+    prediction_patience: float = 1.0
+    """Milliseconds that a predictor waits once for more requests while fewer than half of the actors wait."""
 
     network: str = "small"
     """One of `ga3c networks`, or module:callable of your own."""
@@ -229,7 +231,8 @@ def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainC
 
 # What modes without queues do not use.
 _NO_QUEUES: dict[str, Any] = {
-    "predictors": 1, "trainers": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 128
+    "predictors": 1, "trainers": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 128,
+    "prediction_patience": 0.0,
 }  # fmt: skip
 # Options that only say how many of what there are, or depend on it; another mode has its own.
 MODE_OPTIONS = (
@@ -243,7 +246,7 @@ def _paper(image: bool, _: bool) -> TrainConfig:
         preset="paper", network="small" if image else "mlp", initialisation="uniform", normalise_states=False,
         precision="fp32",
         actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
-        min_training_batch=0, max_prediction_batch=128,
+        min_training_batch=0, max_prediction_batch=128, prediction_patience=0.0,
         optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,
         discount=0.99, gae_lambda=1.0, entropy_cost=0.01, value_cost=0.5,
         loss_reduction="sum", log_floor=1e-6, normalise_advantages=False,
@@ -256,12 +259,13 @@ def _fast(image: bool, cuda: bool) -> TrainConfig:
     # Two actors a core: while one waits for its actions the other steps.
     actors = 2 * (cores if not cuda else max(1, cores - 1))
     if image:
-        return TrainConfig(actors=actors)
+        # Where the model shares the cores, a fuller batch spares more of them than the wait costs.
+        return TrainConfig(actors=actors, prediction_patience=0.0 if cuda else 1.0)
     # Adam scales the noise left of a solved task's gradients up to full steps, and unlearns it; with the paper's
     # epsilon inside RMSProp's root, steps shrink with the gradient.
     return TrainConfig(
         network="mlp", precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
-        min_training_batch=256, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1, max_grad_norm=5.0,
+        min_training_batch=256, prediction_patience=0.0, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1, max_grad_norm=5.0,
         discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
     )  # fmt: skip
 
@@ -276,7 +280,7 @@ def in_mode(config: TrainConfig, mode: Mode, spec: EnvSpec, cuda: bool) -> Train
 _BOUNDS: dict[str, tuple[float, float]] = {
     "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
     "keep": (1, 10**6), "actors": (1, 1024), "envs_per_actor": (1, 1024), "predictors": (1, 64), "trainers": (1, 64),
-    "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5),
+    "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5), "prediction_patience": (0, 1000),
     "torch_threads": (1, 1024), "learning_rate": (0, 100), "decay": (0, 0.999999), "epsilon": (0, 1000),
     "max_grad_norm": (0, 10**9), "discount": (0, 1), "gae_lambda": (0, 1), "entropy_cost": (0, 1000),
     "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),

@@ -53,7 +53,7 @@ class Ga3c:
         settings = actor_settings(config.env_config(), layout, config.seed + resumed.env_steps)
         server = ForkServer("actor", "actor", settings)
         self.actors = ActorGroup(server, layout, self._rollouts, self._failures, notify)
-        self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error)
+        self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error, config.prediction_patience / 1000)
         self.actors.listen_on(self._requests)
         self.predictors = ThreadGroup(
             "predictor",

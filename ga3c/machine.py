@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,28 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+def commit(*unwatched: str) -> dict[str, Any]:
+    """The commit of the code that runs, and whether the checkout differs from it; None where it is no checkout.
+
+    Args:
+      unwatched: paths from the checkout's root whose changes do not count.
+    """
+    # An installed copy may lie inside somebody else's checkout, whose commit says nothing about it.
+    if _git("ls-files", "--error-unmatch", "machine.py") is None:
+        return {"commit": None, "dirty": None}
+    status = _git("status", "--porcelain", "--", ":/", *(f":(top,exclude){path}" for path in unwatched))
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _cpu() -> str:

@@ -11,6 +11,7 @@ Both are iterators that end when they are closed, on every side. This module kno
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -32,7 +33,10 @@ class PredictionQueue:
         self,
         on_gone: Callable[[ActorChannel], None],
         on_error: Callable[[ActorChannel, str], None],
+        patience_s: float = 0.0,
     ) -> None:
+        """``patience_s`` is how long a predictor waits once for more while fewer than half of the actors wait."""
+        self._patience_s = patience_s
         self._on_gone = on_gone
         self._on_error = on_error
         self._epoll = select.epoll()
@@ -68,7 +72,7 @@ class PredictionQueue:
     def batches(self, max_batch_size: int, stop: threading.Event) -> Iterator[list[Request]]:
         """Yields lists of at least one request, at most ``max_batch_size`` states unless a single request is larger.
 
-        Takes what is there without waiting for more. Ends when the queue closes or ``stop`` is set. Any number of
+        Takes what is there, after the queue's patience. Ends when the queue closes or ``stop`` is set. Any number of
         threads may iterate.
         """
         while not (self._closed or stop.is_set()):
@@ -84,7 +88,12 @@ class PredictionQueue:
         with self._collecting:
             if self._closed:
                 return []
-            for fd, _ in self._epoll.poll(POLL_S):
+            ready = self._epoll.poll(POLL_S)
+            if self._patience_s and ready and 2 * len(ready) < len(self._channels):
+                # Other predictors wait for the lock meanwhile: they would only split the batch.
+                time.sleep(self._patience_s)
+                ready = self._epoll.poll(0)
+            for fd, _ in ready:
                 channel = self._channels.get(fd)
                 if channel is None:
                     continue

@@ -170,6 +170,18 @@ def test_an_actor_that_closes_its_end_is_reported_once_and_the_others_go_on():
         assert queue.capacity == 1
 
 
+def test_a_patient_predictor_takes_the_requests_that_come_a_moment_later():
+    for patience_s, together in ((0.3, [0, 1]), (0.0, [0])):
+        with prediction_queue(actors=4) as (queue, actors, _, _):
+            queue._patience_s = patience_s
+            actors[0][0].request_actions(0, 0, NO_SEGMENT, [])
+            later = threading.Timer(0.1, lambda: actors[1][0].request_actions(0, 0, NO_SEGMENT, []))
+            later.start()
+            batch = next(queue.batches(100, NEVER))
+            later.join()
+            assert sorted(r.channel.index for r in batch) == together
+
+
 def test_an_actors_traceback_reaches_the_learner():
     with prediction_queue(actors=2) as (queue, [(failing, _, _), (other, _, _)], _, errors):
         report_error(failing._socket, "Traceback: ROM not found")

@@ -1,0 +1,9 @@
+"""``ga3c compare``: the same training in several modes and networks, measured in turn, and drawn.
+
+``plan`` orders the cells, ``grid`` runs them, ``cells`` knows what one is, ``record`` keeps them, ``figures`` computes,
+``report`` and the charts show. Nothing here knows how a mode works: a cell is a run of ``ga3c train``.
+"""
+
+from ga3c.compare.command import run_compare
+
+__all__ = ["run_compare"]

@@ -1,0 +1,222 @@
+"""The figures of a comparison: rates of cells, speed-ups and their intervals, pooled counts. Pure.
+
+A row is one line of ``results.jsonl``. Rows of several records carry the record's name under ``record``.
+"""
+
+import csv
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+FEWEST_FOR_INTERVAL = 3  # with fewer repeats a bootstrap says nothing that the range does not
+
+Row = dict[str, Any]
+
+
+def warm(row: Row) -> list[Row]:
+    """The windows that count."""
+    return [window for window in row.get("windows") or () if window["warm"]]
+
+
+def measured(rows: Iterable[Row], kind: str = "mode") -> list[Row]:
+    """The rows of a kind that did not fail."""
+    return [row for row in rows if row["cell"]["kind"] == kind and row["error"] is None]
+
+
+def rate(row: Row, name: str) -> float | None:
+    """The median of a figure over the warm windows; None if there is none. A window without steps has a rate of 0."""
+    found = warm(row)
+    return statistics.median([window.get(name) or 0.0 for window in found]) if found else None
+
+
+def number(figure: float) -> str:
+    """Three digits or more, with commas."""
+    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
+
+
+def device(row: Row) -> str:
+    """Where it ran: as the run tells, or for a run that failed as it was asked to."""
+    return str((row.get("run") or row["cell"]).get("device", row["cell"]["device"]))
+
+
+def is_simulated(row: Row) -> bool:
+    """Whether its device only waited."""
+    return device(row).startswith("simulated") or row["cell"]["device"].startswith("simulated")
+
+
+def label(row: Row) -> str:
+    """Mode and device, and the record where there are several; one label is one series of a chart."""
+    record = f", {row['record']}" if row.get("record") else ""
+    return f"{row['cell']['mode'].upper()} ({device(row)}){record}"
+
+
+def labels(rows: Iterable[Row]) -> list[str]:
+    """Every label once: A3C first, GA3C last, and records in their order."""
+    order = {"A3C": 0, "A2C": 1, "GA3C": 2}
+    records = list(dict.fromkeys(row.get("record", "") for row in rows))
+    found = {label(row): (records.index(row.get("record", "")), order.get(label(row).split()[0], 3)) for row in rows}
+    return sorted(found, key=lambda name: (*found[name], "(cpu)" not in name, name))
+
+
+def networks(rows: Iterable[Row]) -> dict[str, float]:
+    """MFLOP a state by network, from the smallest on."""
+    found = {row["cell"]["network"]: float(row["run"]["mflop_per_state"]) for row in rows if row.get("run")}
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and how sure it is.
+
+    Attributes:
+      middle, low, high: of the figure.
+      is_bootstrap: low and high bound the 95 % bootstrap interval; else they are the extremes.
+    """
+
+    middle: float
+    low: float
+    high: float
+    is_bootstrap: bool
+
+    @property
+    def kind(self) -> str:
+        """What low and high are, in words."""
+        return "95 % bootstrap interval" if self.is_bootstrap else "range"
+
+
+def interval(figures: Sequence[float], statistic: Callable[..., Any] = np.median) -> Interval:
+    """A statistic of a few figures with its interval.
+
+    Args:
+      figures: at least one.
+      statistic: takes an array and ``axis``.
+    """
+    middle = float(statistic(np.asarray(figures), axis=0))
+    if len(figures) < FEWEST_FOR_INTERVAL:
+        return Interval(middle, min(figures), max(figures), False)
+    low, high = bootstrap(np.asarray(figures), statistic)
+    return Interval(middle, float(low), float(high), True)
+
+
+def bootstrap(figures: NDArray[Any], statistic: Callable[..., Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The bounds of the percentile bootstrap interval along the first axis, the same at every call.
+
+    Args:
+      figures: [N, ...], N repeats.
+      statistic: takes an array and ``axis``.
+
+    Returns:
+      low and high, each [...].
+    """
+    from scipy.stats import bootstrap as resample
+
+    found = resample(
+        (figures,), statistic, axis=0, vectorized=True, n_resamples=2000, confidence_level=CONFIDENCE,
+        method="percentile", rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times as fast GA3C was as A3C.
+
+    Attributes:
+      network, mflop: name, and MFLOP a state.
+      a3c, ga3c: labels of the two.
+      ratios: of each repeat that has both.
+      interval: of their median.
+    """
+
+    network: str
+    mflop: float
+    a3c: str
+    ga3c: str
+    ratios: tuple[float, ...]
+    interval: Interval
+
+    @property
+    def pair(self) -> str:
+        """Both labels, as a fraction."""
+        return f"{self.ga3c} / {self.a3c}"
+
+
+def speed_ups(rows: Sequence[Row], name: str) -> list[SpeedUp]:
+    """The speed-up in the rate ``name`` for each network and pair of one record, from ratios within repeats."""
+    found = measured(rows)
+    by_place: dict[tuple[str, str], dict[int, float]] = {}
+    for row in found:
+        figure = rate(row, name)
+        if figure is not None:
+            by_place.setdefault((label(row), row["cell"]["network"]), {})[row["cell"]["repeat"]] = figure
+    mode = {label(row): row["cell"]["mode"] for row in found}
+    record = {label(row): row.get("record") for row in found}
+    pairs = [
+        (a, g)
+        for a in labels(found)
+        for g in labels(found)
+        if (mode[a], mode[g]) == ("a3c", "ga3c") and record[a] == record[g]
+    ]
+    made = (
+        _speed_up(by_place.get((a, network), {}), by_place.get((g, network), {}), network, mflop, a, g)
+        for a, g in pairs
+        for network, mflop in networks(found).items()
+    )
+    return [speed_up for speed_up in made if speed_up is not None]
+
+
+def _speed_up(
+    slow: dict[int, float], fast: dict[int, float], network: str, mflop: float, a3c: str, ga3c: str
+) -> SpeedUp | None:
+    """None where no repeat has both. ``slow`` and ``fast`` are rates by repeat."""
+    ratios = tuple(fast[r] / slow[r] for r in sorted(slow.keys() & fast.keys()) if slow[r] > 0)
+    return SpeedUp(network, mflop, a3c, ga3c, ratios, interval(ratios)) if ratios else None
+
+
+def histogram(rows: Iterable[Row], name: str) -> dict[float, int]:
+    """A histogram pooled over the warm windows, counts by value; empty where no run kept it."""
+    counts: Counter[float] = Counter()
+    for row in rows:
+        for window in warm(row):
+            counts.update({float(value): count for value, count in (window.get(name) or {}).items()})
+    return dict(sorted(counts.items()))
+
+
+def role_shares(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Shares of each role's time, by what it did, pooled over the warm windows; a role without time is left out."""
+    seconds: dict[str, Counter[str]] = {}
+    for row in rows:
+        for window in warm(row):
+            for role, spent in (window.get("role_seconds") or {}).items():
+                seconds.setdefault(role, Counter()).update(spent)
+    totals = {role: sum(spent.values()) for role, spent in seconds.items()}
+    return {role: {what: s / totals[role] for what, s in seconds[role].items()} for role in seconds if totals[role] > 0}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A pair of PPS that a paper gives, on its hardware."""
+
+    hardware: str
+    network: str
+    a3c_pps: float
+    ga3c_pps: float
+    source: str
+
+
+def published() -> list[Published]:
+    """Table 2 of the GA3C paper's first version: A3C on the CPU, GA3C on the GPU."""
+    text = (resources.files("ga3c") / "data" / "ga3c_table2.csv").read_text(encoding="utf-8")
+    return [
+        Published(
+            f"{row['gpu']}, {row['cpu']}", row["network"], float(row["a3c_pps"]), float(row["ga3c_pps"]), row["source"]
+        )
+        for row in csv.DictReader(text.splitlines())
+    ]
