@@ -265,8 +265,8 @@ def _fast(image: bool, cuda: bool) -> TrainConfig:
     # epsilon inside RMSProp's root, steps shrink with the gradient.
     return TrainConfig(
         network="mlp", precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
-        min_training_batch=256, prediction_patience=0.0, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1, max_grad_norm=5.0,
-        discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
+        min_training_batch=256, prediction_patience=0.0, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1,
+        max_grad_norm=5.0, discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
     )  # fmt: skip
 
 
@@ -280,7 +280,8 @@ def in_mode(config: TrainConfig, mode: Mode, spec: EnvSpec, cuda: bool) -> Train
 _BOUNDS: dict[str, tuple[float, float]] = {
     "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
     "keep": (1, 10**6), "actors": (1, 1024), "envs_per_actor": (1, 1024), "predictors": (1, 64), "trainers": (1, 64),
-    "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5), "prediction_patience": (0, 1000),
+    "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5),
+    "prediction_patience": (0, 1000),
     "torch_threads": (1, 1024), "learning_rate": (0, 100), "decay": (0, 0.999999), "epsilon": (0, 1000),
     "max_grad_norm": (0, 10**9), "discount": (0, 1), "gae_lambda": (0, 1), "entropy_cost": (0, 1000),
     "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),

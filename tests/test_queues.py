@@ -311,7 +311,7 @@ def test_a_trainer_that_is_asked_to_stop_leaves_what_waits_in_the_queue():
 def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
     r, port, end = rollouts()
     port.acquire_segment(), port.acquire_segment()
-    r._channel.slab.rewards[0, 1, 2] = 7.0
+    r._slab.rewards[0, 1, 2] = 7.0
     assert r.field("rewards")[1, 2] == 7.0
     assert np.shares_memory(r.field("observations"), r._channel.slab.observations)
     assert (r.samples, r.count) == (12, 4)
