@@ -313,7 +313,7 @@ def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
     port.acquire_segment(), port.acquire_segment()
     r._slab.rewards[0, 1, 2] = 7.0
     assert r.field("rewards")[1, 2] == 7.0
-    assert np.shares_memory(r.field("observations"), r._channel.slab.observations)
+    assert np.shares_memory(r.field("observations"), r._slab.observations)
     assert (r.samples, r.count) == (12, 4)
     r.release()
     assert port.acquire_segment() == 0
