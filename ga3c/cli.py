@@ -15,14 +15,16 @@ import torch
 import tyro
 
 from ga3c.compare import run_compare
-from ga3c.config import TrainConfig, default_config, fit, in_mode, read_config, validate_numbers
+from ga3c.config import TrainConfig, read_config, validate_numbers
 from ga3c.envs import env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
 from ga3c.model import resolve_device
 from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.presets import default_config, fit, in_mode
 from ga3c.report import say_error
 from ga3c.run import train
+from ga3c.simulated import is_simulated
 
 USAGE = """usage: ga3c COMMAND [options]
 
@@ -92,7 +94,8 @@ def _train(arguments: list[str]) -> int:
 
 
 def _on_cuda(config: TrainConfig) -> bool:
-    return resolve_device(config.device).type == "cuda"
+    # A simulated device takes no core either.
+    return is_simulated(config.device) or resolve_device(config.device).type == "cuda"
 
 
 def _asks_for_help(arguments: list[str]) -> bool:

@@ -6,18 +6,17 @@ they are an instance (``default_config``) that the command line parses onto, not
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from ga3c.envs import Backend, EnvConfig, EnvSpec
-from ga3c.errors import UsageError, nearest
+from ga3c.envs import Backend, EnvConfig
+from ga3c.errors import UsageError
 from ga3c.losses import LossConfig, Reduction
 from ga3c.model import Precision
-from ga3c.networks import Initialisation, is_image
+from ga3c.networks import Initialisation
 from ga3c.optim import OptimiserName, Schedule
 
 Mode = Literal["ga3c", "a3c", "a2c"]
@@ -74,7 +73,7 @@ class TrainConfig:
     initialisation: Initialisation = "orthogonal"
     """Of the weights; uniform is the released code's."""
     device: str = "auto"
-    """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    """auto takes CUDA where there is one; else cpu, cuda, cuda:N, or simulated:NAME, a device that only waits."""
     normalise_states: bool = True
     """Images: subtract the mean image of some random play at the start, and scale by the deviation from it."""
     precision: Precision = "auto"
@@ -194,88 +193,6 @@ def read_config(folder: Path) -> TrainConfig:
         raise UsageError(f"--resume: {path} cannot be read: {error}") from None
 
 
-def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
-    """The options before the user changes any.
-
-    Args:
-      mode: the system; a preset means the same to all of them but for the counts, and the learning rate that they need.
-      preset: ``fast`` or ``paper``.
-      spec: of the environment; images get another network than vectors.
-      cuda: whether the model will be on a GPU, which leaves the cores to the actors.
-
-    Raises:
-      UsageError: there is no such preset.
-    """
-    if preset not in PRESETS:
-        raise UsageError(
-            f"--preset: got {preset!r}{nearest(preset, list(PRESETS))}; {' or '.join(PRESETS)} would be right"
-        )
-    make = _paper if preset == "paper" else _fast
-    config = dataclasses.replace(make(is_image(spec.observation_shape), cuda), mode=mode)
-    cores = len(os.sched_getaffinity(0))
-    if mode == "a2c":
-        # As many samples a batch as in mode ga3c, of environments that are stepped on all cores.
-        envs = max(1, max(config.min_training_batch, 160) // config.t_max)
-        return dataclasses.replace(config, **_NO_QUEUES, actors=1, envs_per_actor=envs, torch_threads=cores)
-    if mode == "a3c":
-        # A batch is one rollout. The noise of its gradient asks for smaller steps, by the root of the batch; RMSProp
-        # with the paper's epsilon and summed losses was made for such batches.
-        rate = config.learning_rate
-        if config.min_training_batch > config.t_max:
-            rate *= (config.t_max / config.min_training_batch) ** 0.5
-        return dataclasses.replace(
-            config, **_NO_QUEUES, actors=cores, envs_per_actor=1, learning_rate=float(f"{rate:.2g}")
-        )
-    return config
-
-
-# What modes without queues do not use.
-_NO_QUEUES: dict[str, Any] = {
-    "predictors": 1, "trainers": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 128,
-    "prediction_patience": 0.0,
-}  # fmt: skip
-# Options that only say how many of what there are, or depend on it; another mode has its own.
-MODE_OPTIONS = (
-    *_NO_QUEUES, "mode", "actors", "envs_per_actor", "learning_rate", "torch_threads", "actor_diversity"
-)  # fmt: skip
-
-
-def _paper(image: bool, _: bool) -> TrainConfig:
-    """NVlabs/GA3C, commit c291be5, Config.py. Its convolutions are padded; ours, as the A3C paper's, are not."""
-    return TrainConfig(
-        preset="paper", network="small" if image else "mlp", initialisation="uniform", normalise_states=False,
-        precision="fp32",
-        actors=32, envs_per_actor=1, predictors=2, trainers=2, t_max=5, segments=2,
-        min_training_batch=0, max_prediction_batch=128, prediction_patience=0.0,
-        optimiser="rmsprop", learning_rate=3e-4, anneal=False, decay=0.99, epsilon=0.1, max_grad_norm=0.0,
-        discount=0.99, gae_lambda=1.0, entropy_cost=0.01, value_cost=0.5,
-        loss_reduction="sum", log_floor=1e-6, normalise_advantages=False,
-    )  # fmt: skip
-
-
-def _fast(image: bool, cuda: bool) -> TrainConfig:
-    """What learns best a minute, as measured in ``benchmarks/README.md``."""
-    cores = len(os.sched_getaffinity(0))
-    # Two actors a core: while one waits for its actions the other steps.
-    actors = 2 * (cores if not cuda else max(1, cores - 1))
-    if image:
-        # Where the model shares the cores, a fuller batch spares more of them than the wait costs.
-        return TrainConfig(actors=actors, prediction_patience=0.0 if cuda else 1.0)
-    # Adam scales the noise left of a solved task's gradients up to full steps, and unlearns it; with the paper's
-    # epsilon inside RMSProp's root, steps shrink with the gradient.
-    return TrainConfig(
-        network="mlp", precision="fp32", actors=actors, envs_per_actor=8, t_max=32,
-        min_training_batch=256, prediction_patience=0.0, optimiser="rmsprop", learning_rate=7e-3, epsilon=0.1,
-        max_grad_norm=5.0, discount=0.98, gae_lambda=0.8, entropy_cost=0.0,
-    )  # fmt: skip
-
-
-def in_mode(config: TrainConfig, mode: Mode, spec: EnvSpec, cuda: bool) -> TrainConfig:
-    """A configuration continued in another mode: with that mode's own counts and learning rate."""
-    default = default_config(mode, config.preset, spec, cuda)
-    return dataclasses.replace(config, **{name: getattr(default, name) for name in MODE_OPTIONS})
-
-
 # Option: (smallest, largest). The largest keep a slip of the finger from becoming a failed allocation.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
@@ -287,24 +204,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),
     "noop_max": (0, 1000), "sticky_actions": (0, 1),
 }  # fmt: skip
-_ATARI_OPTIONS = (
-    "frame_skip", "frame_stack", "noop_max", "fire_on_reset", "sticky_actions", "reward_clip", "episodic_life"
-)  # fmt: skip
-
-
-# Options that a mode does not use: other than the default, they are a mistake.
-_UNUSED: dict[str, tuple[str, ...]] = {
-    "ga3c": ("actor_diversity",),
-    "a3c": (*_NO_QUEUES, "envs_per_actor"),
-    "a2c": (*_NO_QUEUES, "actors", "actor_diversity"),
-}
-
-
-def fit(config: TrainConfig, default: TrainConfig) -> TrainConfig:
-    """Lowers a default smallest training batch to what the counts that the user chose can fill."""
-    if config.min_training_batch != default.min_training_batch:
-        return config
-    return dataclasses.replace(config, min_training_batch=min(config.min_training_batch, _most_waiting(config)))
 
 
 def validate_numbers(config: TrainConfig) -> None:
@@ -317,34 +216,3 @@ def validate_numbers(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not smallest <= value <= largest:
             raise UsageError(f"--{name.replace('_', '-')}: got {value}; {smallest:g} to {largest:g} would be right")
-
-
-def validate(config: TrainConfig, spec: EnvSpec) -> None:
-    """Checks what can be checked without making anything.
-
-    Raises:
-      UsageError: with the first option that is wrong.
-    """
-    validate_numbers(config)
-    if spec.game is None:
-        for name in _ATARI_OPTIONS:
-            if getattr(config, name) != getattr(TrainConfig, name):
-                raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
-    default = default_config(config.mode, config.preset, spec, cuda=False)
-    for name in _UNUSED[config.mode]:
-        if getattr(config, name) != getattr(default, name):
-            raise UsageError(
-                f"--{name.replace('_', '-')}: got {getattr(config, name)}, but mode {config.mode} does not use it;"
-                " leave it out"
-            )
-    if config.min_training_batch > _most_waiting(config):
-        raise UsageError(
-            f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"
-            f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at"
-            f" most {_most_waiting(config)} samples waiting; that or less would be right"
-        )
-
-
-def _most_waiting(config: TrainConfig) -> int:
-    """Samples that can wait for training at once: the segment being written cannot."""
-    return config.actors * config.envs_per_actor * config.t_max * (config.segments - 1)

@@ -1,6 +1,7 @@
 """What a run measures: counters that every role adds to, windows of rates, and ``metrics.jsonl``."""
 
 import json
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -185,7 +186,8 @@ class Meters:
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
-    return float(f"{numerator / denominator:.6g}") if denominator else None
+    ratio = numerator / denominator if denominator else math.nan
+    return float(f"{ratio:.6g}") if math.isfinite(ratio) else None
 
 
 def _mean(histogram: Counter[int]) -> float | None:

@@ -86,6 +86,7 @@ class Model:
         self._bf16 = precision == "bf16"
         self._weights = _ReadersWriterLock()  # guards the weights and the version
         self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before _weights
+        self._threads = threading.local()
         self._served = _with_bf16_weights(network) if self._bf16 else network  # what predicts
         if precision == "tf32":
             torch.set_float32_matmul_precision("high")
@@ -102,13 +103,21 @@ class Model:
             with self._weights.reading(), self._autocast():
                 logits, values = self._served(states)
                 version = self.version
-            if not greedy:
-                # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
-                logits = logits.float()
-                logits = logits - torch.empty_like(logits).exponential_().log_()
-            # One transfer brings both; actions are small integers, exact in float32.
-            both = torch.stack((logits.argmax(dim=1).float(), values.float())).cpu().numpy()
-        return Prediction(both[0].astype(np.int64), both[1], version)
+            # One transfer brings both. What follows is a few numbers: numpy costs less than launches, or calls that
+            # give the interpreter's lock to other threads.
+            both = torch.cat((logits, values.unsqueeze(1)), dim=1).float().cpu().numpy()
+        preferences, values = both[:, :-1], both[:, -1]
+        if not greedy:
+            # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
+            preferences = preferences - np.log(self._generator().standard_exponential(preferences.shape, np.float32))
+        return Prediction(preferences.argmax(axis=1), values, version)
+
+    def _generator(self) -> np.random.Generator:
+        """The thread's own (numpy's are not safe to share), seeded from torch's at its first use."""
+        if not hasattr(self._threads, "generator"):
+            self._threads.generator = np.random.default_rng(int(torch.randint(2**31, ())))
+        generator: np.random.Generator = self._threads.generator
+        return generator
 
     def update(self, batch: Batch, learning_rate: float) -> UpdateFigures:
         """One optimiser step on a batch.

@@ -32,11 +32,14 @@ class Display(Protocol):
 def make_display(title: str) -> Display:
     """A panel where standard output is a terminal, else lines."""
     console = Console()
-    return _PanelDisplay(console, title) if console.is_terminal else _PlainDisplay()
+    return _PanelDisplay(console, title) if console.is_terminal else _PlainDisplay("SIMULATED" in title)
 
 
 class _PlainDisplay:
     """One line a window."""
+
+    def __init__(self, simulated: bool = False) -> None:
+        self._simulated = simulated
 
     def __enter__(self) -> Self:
         return self
@@ -52,6 +55,7 @@ class _PlainDisplay:
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
         parts = [
+            *(["SIMULATED"] if self._simulated else []),
             _duration(rates["time_s"]),
             f"steps {rates['env_steps']:,}",
             f"return {_number(rates['episode_return_mean'])}",

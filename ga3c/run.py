@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 import ga3c
 from ga3c.a2c import A2c
 from ga3c.a3c import A3c
+from ga3c.build import build_model
 from ga3c.checkpoint import (
     Progress,
     find_checkpoint,
@@ -29,16 +30,17 @@ from ga3c.checkpoint import (
     snapshot,
     write_checkpoint,
 )
-from ga3c.config import TrainConfig, validate
+from ga3c.config import TrainConfig
 from ga3c.envs import EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
-from ga3c.model import Model, keep_freed_memory, place, resolve_device, resolve_precision
-from ga3c.networks import ConvNetwork, build_network, cost
-from ga3c.optim import build_optimiser
+from ga3c.model import Model
+from ga3c.networks import ConvNetwork
+from ga3c.presets import validate
 from ga3c.report import Display, make_display
+from ga3c.simulated import is_simulated
 from ga3c.supervisor import System
 
 _SYSTEMS: dict[str, Callable[..., System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
@@ -59,7 +61,8 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     model, facts = build_model(config, spec)
     with model.changing():
         progress = _restore(config, model) if config.resume is not None else Progress()
-        if config.resume is None and config.normalise_states and isinstance(model.network, ConvNetwork):
+        waits = is_simulated(config.device)  # and needs no mean image
+        if config.resume is None and config.normalise_states and not waits and isinstance(model.network, ConvNetwork):
             model.network.normalise(_random_play(config, spec))
     folder = _make_folder(config)
     run = {
@@ -73,45 +76,11 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     _write_json(folder / "config.json", config.to_json())
     setproctitle("ga3c: learner")
     signals = _Signals()
-    with signals.handled(), MetricsWriter(folder) as writer, make_display(f"ga3c  {config.env}") as display:
+    with signals.handled(), MetricsWriter(folder) as writer, make_display(_title(config)) as display:
         for line in _header(config, spec, run, folder, progress):
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals)
         return session.run()
-
-
-def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, Any]]:
-    """Makes the model that a configuration asks for; returns it with what is worth telling of it.
-
-    Raises:
-      UsageError: the network, the device or the precision cannot be had.
-    """
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    keep_freed_memory()
-    torch.set_num_threads(config.torch_threads)
-    torch.manual_seed(config.seed)
-    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
-    states = torch.zeros((1, *spec.observation_shape), dtype=getattr(torch, spec.observation_dtype))
-    parameters, mflop = cost(network, states, spec.num_actions)
-    # Workers of mode a3c have their replicas on the device; what they share is in the host's memory.
-    home = torch.device("cpu") if config.mode == "a3c" else device
-    place(network, home)
-    model = Model(
-        network,
-        build_optimiser(config.optimiser, network.parameters(), config.learning_rate, config.decay, config.epsilon),
-        config.loss_config(),
-        max_grad_norm=config.max_grad_norm,
-        device=home,
-        precision=precision,
-    )
-    facts = {
-        "device": str(device),
-        "precision": precision,
-        "parameters": parameters,
-        "mflop_per_state": round(mflop, 3),
-    }
-    return model, facts
 
 
 class _Session:
@@ -159,7 +128,7 @@ class _Session:
         code = self._signals.exitcode
         left = "" if code == 0 else f"; resume with: ga3c train --resume {self._folder}"
         if not list_checkpoints(self._folder):
-            left = ", before the first update: there is nothing to resume"
+            left = "; nothing was learnt, so there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
         return code
 
@@ -202,7 +171,7 @@ class _Session:
 
     def _checkpoint(self) -> None:
         """Writes one if there is anything new; a full disk is said, and tried again next time."""
-        if self._meters.updates == self._first_update:
+        if self._meters.updates == self._first_update or is_simulated(self._config.device):
             return
         meters = self._meters
         try:
@@ -307,12 +276,18 @@ def _make_folder(config: TrainConfig) -> Path:
     return folder
 
 
+def _title(config: TrainConfig) -> str:
+    """What every line and panel of the run's figures is about."""
+    return f"ga3c  {config.env}" + ("  SIMULATED DEVICE" if is_simulated(config.device) else "")
+
+
 def _header(config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Path, progress: Progress) -> Iterator[str]:
     yield f"ga3c {ga3c.__version__}: {config.env} on {spec.backend}, mode {config.mode}, preset {config.preset}"
     yield f"  protocol: {spec.protocol}"
+    computes = run["precision"] or "which only waits: actions are random, nothing is learnt"
     yield (
         f"  network {config.network}: {run['parameters']:,} parameters, {run['mflop_per_state']:g} MFLOP a state;"
-        f" {run['device']}, {run['precision']}"
+        f" {run['device']}, {computes}"
     )
     yield f"  {_counts(config)}"
     yield f"  {config.optimiser}, learning rate {config.learning_rate:g}; run folder {folder}"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ga3c.checkpoint import named_tensors
 
 _ALIGNMENT_BYTES = 64
+_HEADER_BYTES = 64  # a simulated device keeps its ``Timeline`` there
 
 
 class Counts:
@@ -50,10 +51,10 @@ class SharedState:
         """Maps the memory behind ``fd``."""
         originals = named_tensors(network, optimiser)
         memory = mmap.mmap(fd, nbytes(network, optimiser, workers))
-        self.counts = Counts(np.ndarray((workers, 2), np.int64, memory))
-        offset = _padded(16 * workers)
+        self.counts = Counts(np.ndarray((workers, 2), np.int64, memory, _HEADER_BYTES))
+        offset = _HEADER_BYTES + _padded(16 * workers)
         self.tensors: dict[str, Tensor] = {}
-        for name, original in originals.items():
+        for name, original in sorted(originals.items()):  # a loaded optimiser has its statistics in another order
             flat = torch.frombuffer(memory, dtype=original.dtype, count=original.numel(), offset=offset)
             self.tensors[name] = flat.as_strided(original.size(), original.stride())
             offset += _padded(original.nbytes)
@@ -84,7 +85,11 @@ def create_shared_memory(network: nn.Module, optimiser: torch.optim.Optimizer, w
 
 def nbytes(network: nn.Module, optimiser: torch.optim.Optimizer, workers: int) -> int:
     """Bytes that the counts and all tensors take."""
-    return _padded(16 * workers) + sum(_padded(t.nbytes) for t in named_tensors(network, optimiser).values())
+    return (
+        _HEADER_BYTES
+        + _padded(16 * workers)
+        + sum(_padded(t.nbytes) for t in named_tensors(network, optimiser).values())
+    )
 
 
 def _padded(size: int) -> int:

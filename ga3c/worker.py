@@ -27,6 +27,7 @@ from ga3c.model import Model, Precision, keep_freed_memory, place
 from ga3c.networks import build_network
 from ga3c.optim import Schedule, build_optimiser, initialise_statistics
 from ga3c.shared import Counts, SharedState
+from ga3c.simulated import SimulatedModel, Timeline, find_curve, is_simulated
 
 _DIVERSITY = 3.0  # workers' learning rates and entropy costs lie between a third and three times the given ones
 
@@ -72,6 +73,25 @@ class Replica(Model):
         return before
 
 
+class SimulatedReplica(SimulatedModel):
+    """A replica on a device that only waits: it counts updates, and shares nothing else."""
+
+    def count_in(self, counts: Counts, index: int) -> "SimulatedReplica":
+        """Its row in ``counts`` is ``index``; returns itself."""
+        self._counts = counts
+        self._index = index
+        return self
+
+    def sync(self) -> None:
+        """Copies nothing."""
+        self.version = self._counts.updates
+
+    def _step(self) -> int:
+        before = self._counts.updates
+        self._counts.add(self._index, 0, 1)
+        return before
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a worker tells the learner after each rollout: steps taken, its update, its time, and finished games."""
@@ -100,7 +120,7 @@ class Worker:
 
     def __init__(
         self,
-        replica: Replica,
+        replica: Replica | SimulatedReplica,
         player: Player,
         collector: Collector,
         batcher: Batcher,
@@ -171,22 +191,33 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     )
     initialise_statistics(optimiser)
     shared = SharedState(shared_network, optimiser, config.actors, memory_fd)
+    replica: Replica | SimulatedReplica
+    if is_simulated(config.device):
+        replica = SimulatedReplica(
+            network,
+            optimiser,
+            config.loss_config(),
+            curve=find_curve(config.device, config.network),
+            timeline=Timeline(memory_fd),
+            num_actions=spec.num_actions,
+        ).count_in(shared.counts, index)
+    else:
+        shared.attach(shared_network, optimiser)
+        network.load_state_dict(shared_network.state_dict())
+        device = torch.device(settings["devices"][index % len(settings["devices"])])
+        place(network, device)
+        replica = Replica(
+            network,
+            shared_network,
+            optimiser,
+            shared.counts,
+            index,
+            config.loss_config(),
+            max_grad_norm=config.max_grad_norm,
+            device=device,
+            precision=settings["precision"],
+        )
     os.close(memory_fd)
-    shared.attach(shared_network, optimiser)
-    network.load_state_dict(shared_network.state_dict())
-    device = torch.device(settings["devices"][index % len(settings["devices"])])
-    place(network, device)
-    replica = Replica(
-        network,
-        shared_network,
-        optimiser,
-        shared.counts,
-        index,
-        config.loss_config(),
-        max_grad_norm=config.max_grad_norm,
-        device=device,
-        precision=settings["precision"],
-    )
     player = Player(make_env(config.env_config(), env_seeds(seed, index, generation, 1)))
     Worker(
         replica,

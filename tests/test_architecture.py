@@ -29,6 +29,8 @@ ALLOWED = {
     "machine": set(),
     "metrics": {"envs"},
     "model": {"errors", "losses", "metrics", "optim"},
+    "simulated": {"errors", "losses", "metrics", "model"},
+    "build": {"config", "envs", "model", "networks", "optim", "simulated"},
     "batches": {"model", "returns", "slabs"},
     "actor": {"channels", "envs", "slabs"},
     "predictor": {"channels", "metrics", "model", "queues", "slabs"},
@@ -36,12 +38,13 @@ ALLOWED = {
     "forkserver": {"channels"},
     "supervisor": {"channels", "forkserver", "metrics", "queues", "slabs"},
     "config": {"envs", "errors", "losses", "model", "networks", "optim"},
+    "presets": {"config", "envs", "errors", "networks"},
     "checkpoint": {"config", "errors"},
     "collector": {"envs", "model", "slabs"},
     "shared": {"checkpoint"},
     "worker": {
         "batches", "channels", "collector", "config", "envs", "losses", "metrics", "model", "networks", "optim",
-        "shared",
+        "shared", "simulated",
     },
     "ga3c": {
         "actor", "batches", "checkpoint", "config", "envs", "forkserver", "metrics", "model", "predictor", "queues",
@@ -54,8 +57,8 @@ ALLOWED = {
     "a2c": {"batches", "checkpoint", "collector", "config", "envs", "metrics", "model", "supervisor"},
     "report": set(),
     "run": {
-        "a2c", "a3c", "checkpoint", "config", "envs", "errors", "ga3c", "machine", "metrics", "model", "networks",
-        "optim", "report", "supervisor",
+        "a2c", "a3c", "build", "checkpoint", "config", "envs", "errors", "ga3c", "machine", "metrics", "model",
+        "networks", "presets", "report", "simulated", "supervisor",
     },
     "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
     "compare": {"compare.command"},
@@ -79,7 +82,10 @@ ALLOWED = {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
         "errors", "report",
     },
-    "cli": {"compare", "config", "envs", "errors", "evaluate", "model", "networks", "report", "run"},
+    "cli": {
+        "compare", "config", "envs", "errors", "evaluate", "model", "networks", "presets", "report", "run",
+        "simulated",
+    },
 }  # fmt: skip
 WITHOUT_TORCH = ["__init__", "actor", "channels", "envs", "errors", "forkserver", "queues", "returns", "slabs"]
 

@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from ga3c.config import TrainConfig, config_from_json, default_config, fit, read_config, validate
+from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
+from ga3c.presets import default_config, fit, validate
 
 CARTPOLE = env_spec(EnvConfig("CartPole-v1"))
 PONG = env_spec(EnvConfig("Pong-v5"))

@@ -279,3 +279,64 @@ def test_the_whole_system_runs_on_cuda(tmp_path):
     run = ga3c("train", "--device", "cuda", "--total-steps", 2000, "--out", "run", *SMALL, cwd=tmp_path)
     assert run.returncode == 0, run.err
     assert "cuda" in run.out
+
+
+@pytest.mark.parametrize("mode", ["ga3c", "a3c", "a2c"])
+def test_a_run_on_a_simulated_device_says_so_in_every_line_and_leaves_no_checkpoint(tmp_path, mode):
+    run = ga3c(
+        "train", "--mode", mode, "--device", "simulated:titan-x-maxwell", "--total-steps", 300, "--t-max", "5",
+        "--out", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.err
+    lines = [line for line in run.out.splitlines() if "PPS" in line]
+    assert lines
+    assert all(line.startswith("SIMULATED") for line in lines)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["device"] == "simulated:titan-x-maxwell"
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert metrics(tmp_path / "run", "rates")[-1]["updates"] > 0
+
+
+def test_a_checkpoint_of_one_mode_is_continued_in_another(tmp_path):
+    steps = 0
+    for mode, arguments in (("a2c", ["--out", "run"]), ("a3c", ["--resume", "run"]), ("ga3c", ["--resume", "run"])):
+        steps += 600
+        run = ga3c("train", "Pong-v5", "--mode", mode, "--total-steps", steps, *arguments, cwd=tmp_path)
+        assert run.returncode == 0, run.err
+        assert f"mode {mode}," in run.out
+        last = metrics(tmp_path / "run", "rates")[-1]
+        assert last["env_steps"] >= steps
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["mode"] == mode
+    assert "resumed at" in run.out
+    again = ga3c("train", "--resume", "run", "--total-steps", steps + 300, cwd=tmp_path)
+    assert "mode ga3c," in again.out  # without --mode the run goes on as it was
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--mode", "a2c", "--predictors", "3"], "--predictors: got 3, but mode a2c does not use it"),
+        (["--mode", "a2c", "--actors", "2"], "--actors: got 2, but mode a2c does not use it"),
+        (["--mode", "a3c", "--envs-per-actor", "2"], "--envs-per-actor: got 2, but mode a3c does not use it"),
+        (["--mode", "a3c", "--min-training-batch", "9"], "but mode a3c does not use it"),
+        (["--actor-diversity"], "--actor-diversity: got True, but mode ga3c does not use it"),
+        (["--device", "simulated:nul"], "unknown simulated device 'nul'"),
+    ],
+)
+def test_an_option_that_the_mode_does_not_use_is_refused(tmp_path, arguments, words):
+    run = ga3c("train", *arguments, "--out", "run", cwd=tmp_path)
+    assert run.returncode == 2
+    assert words in run.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["a3c", "a2c"])
+def test_every_mode_stops_on_a_signal_with_a_checkpoint(tmp_path, mode):
+    process = ga3c("train", "Pong-v5", "--mode", mode, "--out", "run", cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 143, process.err
+    assert "--resume run" in process.out
+    assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))

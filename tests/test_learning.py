@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from ga3c.build import build_model
 from ga3c.checkpoint import Progress
-from ga3c.config import default_config
 from ga3c.envs import env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters
-from ga3c.run import build_model
+from ga3c.presets import default_config
 
 SETTINGS = {
     "actors": 2, "envs_per_actor": 4, "t_max": 6, "min_training_batch": 24, "learning_rate": 3e-3, "anneal": False,

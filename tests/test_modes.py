@@ -13,8 +13,8 @@ import torch
 
 from ga3c.a2c import A2c, LockStep
 from ga3c.a3c import A3c
+from ga3c.build import build_model
 from ga3c.checkpoint import Progress, named_tensors
-from ga3c.config import default_config, in_mode
 from ga3c.envs import EnvConfig, Episode, env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.losses import LossConfig
@@ -22,7 +22,7 @@ from ga3c.metrics import Meters, UpdateFigures
 from ga3c.model import Batch, Model
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser, initialise_statistics
-from ga3c.run import build_model
+from ga3c.presets import default_config, in_mode
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.worker import Replica, Report, diversify
 
@@ -149,6 +149,18 @@ def test_updates_of_two_replicas_are_those_of_one_model_that_makes_them_in_turn(
     statistics, expected = named_tensors(learner, built), named_tensors(alone, truth.optimiser)
     for name in statistics:
         torch.testing.assert_close(statistics[name], expected[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_both_sides_lay_the_memory_out_alike_whatever_the_order_of_their_statistics():
+    learner, built, fd = parts(network="mlp")
+    for state in built.state.values():
+        for name in sorted(state):  # as a resumed learner has them
+            state[name] = state.pop(name)
+        state["step"].fill_(7.0)
+    share(learner, built, fd)
+    worker, _ = replica(learner, "adam", fd, 0)
+    os.close(fd)
+    assert {float(state["step"]) for state in worker.optimiser.state.values()} == {7.0}
 
 
 def test_a_replica_predicts_with_what_it_copied_until_it_copies_again():

@@ -1,0 +1,180 @@
+"""A device that only waits: ``--device simulated:NAME``.
+
+Predictions and updates take the time that a latency curve says and use no CPU; actions are random, nothing is learnt.
+The host's work is all there: batches are gathered, replies written, rollouts handed on. So it shows, without a GPU,
+whether the host is fast enough to feed a device like that, and what the modes would make of it.
+"""
+
+import fcntl
+import json
+import math
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ga3c.errors import UsageError, nearest
+from ga3c.losses import LossConfig
+from ga3c.metrics import UpdateFigures
+from ga3c.model import Batch, Model, Prediction
+
+PREFIX = "simulated:"
+ANY_NETWORK = "*"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds that a batch takes: base + per state."""
+
+    base_s: float
+    per_state_s: float
+
+    def seconds(self, states: int) -> float:
+        """For a batch of so many states."""
+        return self.base_s + self.per_state_s * states
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a device takes for one network."""
+
+    prediction: Line
+    training: Line
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Curve":
+        """The inverse of ``dataclasses.asdict``.
+
+        Raises:
+          TypeError, KeyError, ValueError: these are no latencies.
+        """
+        lines = [Line(**{k: float(v) for k, v in values[name].items()}) for name in ("prediction", "training")]
+        if not all(0 <= figure < math.inf for line in lines for figure in asdict(line).values()):
+            raise ValueError(f"a latency is negative or not finite: {values}")
+        return cls(*lines)
+
+
+def is_simulated(device: str) -> bool:
+    """Whether ``--device`` names a device that only waits."""
+    return device.startswith(PREFIX)
+
+
+def find_curve(device: str, network: str) -> Curve:
+    """The curve of ``simulated:NAME``; NAME is one of the package's, or a file that ``ga3c networks --fit`` wrote.
+
+    Raises:
+      UsageError: there is none for that network.
+    """
+    name = device.removeprefix(PREFIX)
+    known = json.loads((resources.files("ga3c") / "data" / "simulated_devices.json").read_text(encoding="utf-8"))
+    path = Path(name)
+    if name not in known and not path.is_file():
+        raise UsageError(
+            f"--device: unknown simulated device {name!r}{nearest(name, list(known))}; {', '.join(known)},"
+            " or a file that ga3c networks --fit wrote would be right"
+        )
+    try:
+        curves = known[name]["curves"] if name in known else json.loads(path.read_text(encoding="utf-8"))["curves"]
+        if network not in curves and ANY_NETWORK not in curves:
+            raise UsageError(f"--device: {device} has no curve for network {network}; it has {', '.join(curves)}")
+        return Curve.from_json(curves.get(network, curves.get(ANY_NETWORK)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"--device: {path} holds no latency curves: {type(error).__name__}: {error}") from None
+
+
+class Timeline:
+    """When the one device is free. Requests of all threads and processes are served one at a time, as they come.
+
+    The time until which it is taken lies in shared memory; the lock on it is the kernel's, which frees it if the holder
+    is killed. It is held for the reservation only, never while waiting.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        """Keeps its 8 bytes at the start of the memory behind ``fd``; without one it serves this process alone."""
+        own = os.memfd_create("ga3c-timeline", os.MFD_CLOEXEC) if fd is None else fd
+        if fd is None:
+            os.ftruncate(own, mmap.PAGESIZE)
+        # A description of its own: locks on one that is shared through a fork would exclude nobody.
+        self._file = os.open(f"/proc/self/fd/{own}", os.O_RDWR | os.O_CLOEXEC)
+        if fd is None:
+            os.close(own)
+        self._memory = mmap.mmap(self._file, mmap.PAGESIZE)
+        self._threads = threading.Lock()  # guards the reservation against other threads; the file lock, processes
+
+    @contextmanager
+    def _reserving(self) -> Iterator[None]:
+        with self._threads:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def serve(self, seconds: float) -> None:
+        """Waits until the device has been free and then busy for ``seconds``; no time needs no device."""
+        if seconds <= 0:
+            return
+        with self._reserving():
+            (free_at,) = struct.unpack_from("d", self._memory)
+            done_at = max(free_at, time.monotonic()) + seconds
+            struct.pack_into("d", self._memory, 0, done_at)
+        time.sleep(max(0.0, done_at - time.monotonic()))
+
+
+class SimulatedModel(Model):
+    """What a ``Model`` does to the rest of the system, without doing it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        loss: LossConfig,
+        *,
+        curve: Curve,
+        timeline: Timeline,
+        num_actions: int,
+    ) -> None:
+        """``network`` and ``optimiser`` stay as they are; actions are drawn from ``num_actions``."""
+        super().__init__(network, optimiser, loss, max_grad_norm=0.0, device=torch.device("cpu"), precision="fp32")
+        self._curve = curve
+        self._timeline = timeline
+        self._num_actions = num_actions
+
+    def predict(self, states: Tensor, *, greedy: bool = False) -> Prediction:
+        """Random actions, values of 0, after the time that a batch of ``states`` takes."""
+        del greedy
+        version = self.version
+        self._timeline.serve(self._curve.prediction.seconds(len(states)))
+        actions = self._generator().integers(0, self._num_actions, len(states))
+        return Prediction(actions, np.zeros(len(states), np.float32), version)
+
+    def update(self, batch: Batch, learning_rate: float) -> UpdateFigures:
+        """The next version, after the time that the batch takes."""
+        with self._updating:
+            self._timeline.serve(self._curve.training.seconds(len(batch.states)))
+            version = self._step()
+        lags, counts = np.unique((version - batch.versions)[batch.live.numpy()], return_counts=True)
+        return UpdateFigures(
+            samples=int(counts.sum()),
+            policy_loss=math.nan,
+            value_loss=math.nan,
+            entropy=math.nan,
+            gradient_norm=math.nan,
+            learning_rate=learning_rate,
+            lags=dict(zip(lags.tolist(), counts.tolist(), strict=True)),
+        )
+
+    def _step(self) -> int:
+        self.version += 1
+        return self.version - 1
