@@ -5,7 +5,7 @@ A row is one line of ``results.jsonl``. Rows of several records carry the record
 
 import csv
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -191,11 +191,12 @@ def histogram(rows: Iterable[Row], name: str) -> dict[float, int]:
 
 def role_shares(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """Shares of each role's time, by what it did, pooled over the warm windows; a role without time is left out."""
-    seconds: dict[str, Counter[str]] = {}
+    seconds: dict[str, defaultdict[str, float]] = {}
     for row in rows:
         for window in warm(row):
             for role, spent in (window.get("role_seconds") or {}).items():
-                seconds.setdefault(role, Counter()).update(spent)
+                for what, s in spent.items():  # whatever a role waits for
+                    seconds.setdefault(role, defaultdict(float))["waiting" if what.startswith("waiting") else what] += s
     totals = {role: sum(spent.values()) for role, spent in seconds.items()}
     return {role: {what: s / totals[role] for what, s in seconds[role].items()} for role in seconds if totals[role] > 0}
 
