@@ -16,15 +16,16 @@ import tyro
 
 from ga3c.compare import run_compare
 from ga3c.config import TrainConfig, read_config, validate_numbers
-from ga3c.envs import env_spec
+from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
+from ga3c.latency import measure, write_curves
 from ga3c.model import resolve_device
 from ga3c.networks import NETWORKS, build_network, cost
 from ga3c.presets import default_config, fit, in_mode
 from ga3c.report import say_error
 from ga3c.run import train
-from ga3c.simulated import is_simulated
+from ga3c.simulated import Curve, is_simulated
 
 USAGE = """usage: ga3c COMMAND [options]
 
@@ -139,12 +140,30 @@ def _describe(result: Evaluation) -> str:
 class NetworksOptions:
     """Prints the networks to choose from: parameters, and MFLOP of a forward pass for one state."""
 
+    fit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure too what predictions and updates take on the device, and fit a line to it."""
+    device: str = "auto"
+    """To measure: auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    out: Path | None = None
+    """File for the fitted latencies, which `ga3c train --device simulated:FILE` reads; implies --fit."""
+
 
 def _networks(arguments: list[str]) -> int:
-    tyro.cli(NetworksOptions, args=arguments, prog="ga3c networks")
+    options = tyro.cli(NetworksOptions, args=arguments, prog="ga3c networks")
+    fits = options.fit or options.out is not None
+    device = resolve_device(options.device)
+    curves: dict[str, Curve] = {}
     print(f"{'network':10} {'parameters':>12} {'MFLOP/state':>12}  of 4x84x84 states (mlp: 4) and 6 actions")
     for name, (_, description) in NETWORKS.items():
         shape = (4,) if name == "mlp" else (4, 84, 84)
         parameters, mflop = cost(build_network(name, shape, 6, "orthogonal"), torch.zeros(1, *shape), 6)
         print(f"{name:10} {parameters:12,} {mflop:12.2f}  {description}")
+        if fits:
+            spec = EnvSpec(name, "envpool", shape, "float32" if name == "mlp" else "uint8", 6, 1, None, "none")
+            curves[name] = measure(TrainConfig(network=name, device=str(device)), spec)
+            for what, line in (("prediction", curves[name].prediction), ("update", curves[name].training)):
+                print(f"  {what} on {device}: {1e3 * line.base_s:.3f} ms + {1e6 * line.per_state_s:.1f} us a state")
+    if options.out is not None:
+        write_curves(options.out, str(device), curves)
+        print(f"written to {options.out}; use: ga3c train --device simulated:{options.out}")
     return 0

@@ -30,6 +30,7 @@ ALLOWED = {
     "metrics": {"envs"},
     "model": {"errors", "losses", "metrics", "optim"},
     "simulated": {"errors", "losses", "metrics", "model"},
+    "latency": {"build", "config", "envs", "errors", "machine", "model", "simulated"},
     "build": {"config", "envs", "model", "networks", "optim", "simulated"},
     "batches": {"model", "returns", "slabs"},
     "actor": {"channels", "envs", "slabs"},
@@ -83,7 +84,7 @@ ALLOWED = {
         "errors", "report",
     },
     "cli": {
-        "compare", "config", "envs", "errors", "evaluate", "model", "networks", "presets", "report", "run",
+        "compare", "config", "envs", "errors", "evaluate", "latency", "model", "networks", "presets", "report", "run",
         "simulated",
     },
 }  # fmt: skip

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from ga3c import latency
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
+from ga3c.latency import fit_line
 from ga3c.losses import LossConfig
 from ga3c.model import Batch
 from ga3c.networks import build_network
@@ -149,3 +153,25 @@ def test_a_curve_that_cannot_be_used_is_told_in_a_sentence(tmp_path, text, words
         path.write_text(text)
     with pytest.raises(UsageError, match=words):
         find_curve(f"simulated:{path}", "small")
+
+
+def test_a_line_through_exact_latencies_is_found_and_never_negative():
+    exact = fit_line([(n, 0.002 + 0.0001 * n) for n in (1, 4, 16, 64)])
+    assert exact.base_s == pytest.approx(0.002)
+    assert exact.per_state_s == pytest.approx(0.0001)
+    falling = fit_line([(1, 0.004), (10, 0.002)])
+    assert (falling.base_s, falling.per_state_s) == (pytest.approx(0.003), 0.0)
+    steep = fit_line([(1, 0.001), (10, 0.1)])
+    assert steep.base_s == 0.0
+    assert steep.per_state_s > 0
+
+
+def test_a_measured_curve_is_read_back_as_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "_SECONDS", 0.01)
+    spec = env_spec(EnvConfig("CartPole-v1"))
+    curve = latency.measure(TrainConfig(env="CartPole-v1", network="mlp", device="cpu", precision="fp32"), spec)
+    path = tmp_path / "curves.json"
+    latency.write_curves(path, "cpu", {"mlp": curve})
+    assert find_curve(f"simulated:{path}", "mlp") == curve
+    assert curve.prediction.seconds(128) > 0
+    assert "torch" in json.loads(path.read_text())["source"]
