@@ -108,6 +108,7 @@ def test_each_cell_is_run_once_with_its_own_settings_and_what_was_passed_on(tmp_
 
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Stopped) as stop:
         compare(WHAT, tmp_path, runner=FakeTrain(stops_at=6))
     assert stop.value.exitcode == 130
@@ -116,7 +117,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
     made = compare(WHAT, tmp_path, runner=second)
     assert len(second.asked) == 7
     assert places(made) == places(compare(WHAT, tmp_path / "other", runner=FakeTrain()))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_row_that_a_kill_cut_short_is_measured_again(tmp_path):
