@@ -225,7 +225,9 @@ class MetricsWriter:
         """Appends the lines and flushes them."""
         for line in lines:
             self._file.write(json.dumps(line) + "\n")
-            if self._board is not None:
+            if (
+                self._board is not None and line["kind"] == "rates"
+            ):  # hundreds of episodes a second would hold up the run
                 self._to_board(line)
         self._file.flush()
 

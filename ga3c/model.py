@@ -252,7 +252,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device: unknown device {name!r}; auto, cpu, cuda or cuda:N would be right") from None
+        raise UsageError(
+            f"--device: unknown device {name!r}; auto, cpu, cuda, cuda:N or simulated:NAME would be right"
+        ) from None
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device: {name!r} is not supported; auto, cpu, cuda or cuda:N would be right")
     count = torch.cuda.device_count()

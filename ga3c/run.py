@@ -126,7 +126,8 @@ class _Session:
         if self._system.failure is not None:
             raise WorkerError(str(self._system.failure))
         code = self._signals.exitcode
-        left = "" if code == 0 else f"; resume with: ga3c train --resume {self._folder}"
+        command = f"ga3c eval {self._folder}" if code == 0 else f"ga3c train --resume {self._folder}"
+        left = f"; {'score it' if code == 0 else 'resume'} with: {command}"
         if not list_checkpoints(self._folder):
             left = "; nothing was learnt, so there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")

@@ -101,7 +101,8 @@ def test_the_metrics_file_is_appended_to_line_by_line(tmp_path):
 def test_tensorboard_events_are_written_where_it_is_installed(tmp_path):
     pytest.importorskip("tensorboard")
     with MetricsWriter(tmp_path) as writer:
-        writer.write([{"kind": "rates", "env_steps": 3, "time_s": 0.5, "pps": 12.0, "entropy": None}])
+        episode = {"kind": "episode", "time_s": 0.4, "env_steps": 2, "return": 1.0, "length": 2}
+        writer.write([episode, {"kind": "rates", "env_steps": 3, "time_s": 0.5, "pps": 12.0, "entropy": None}])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path)).Reload()
