@@ -6,18 +6,14 @@ Deterministic on the CPU: the same seed gives the same weights, episodes and los
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import torch
 
 from ga3c.batches import Batcher
-from ga3c.checkpoint import Progress
 from ga3c.collector import Collector
-from ga3c.config import TrainConfig
-from ga3c.envs import EnvSpec, Player, env_seeds, make_env
-from ga3c.metrics import Meters
-from ga3c.model import Model
+from ga3c.envs import Player, env_seeds, make_env
 from ga3c.supervisor import Failure, Failures, ThreadGroup
+from ga3c.system import Context
 
 _STOP_TIMEOUT_S = 4.0
 
@@ -25,23 +21,11 @@ _STOP_TIMEOUT_S = 4.0
 class A2c:
     """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        spec: EnvSpec,
-        model: Model,
-        meters: Meters,
-        learning_rate: Callable[[], float],
-        notify: Callable[[str], None],
-        resumed: Progress,
-    ) -> None:
-        """A resumed run plays other games than the first part did. ``notify`` takes news for the user."""
-        self._notify = notify
+    def __init__(self, context: Context) -> None:
+        """The environments are made in the thread that steps them."""
+        self._notify = context.notify
         self._failures = Failures()
-        seed = config.seed + resumed.env_steps
-        self._thread = ThreadGroup(
-            "learner", lambda: LockStep(config, spec, model, meters, learning_rate, seed), self._failures
-        )
+        self._thread = ThreadGroup("learner", lambda: LockStep(context), self._failures)
 
     def start(self) -> None:
         """Starts the one thread that does everything."""
@@ -64,25 +48,18 @@ class A2c:
 class LockStep:
     """Rollout, update, rollout, update."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        spec: EnvSpec,
-        model: Model,
-        meters: Meters,
-        learning_rate: Callable[[], float],
-        seed: int,
-    ) -> None:
-        """Makes the environments; ``seed`` decides their games and the actions that are drawn."""
-        torch.manual_seed(seed)
-        seeds = env_seeds(seed, 0, 0, config.envs_per_actor)
+    def __init__(self, context: Context) -> None:
+        """Makes the environments; the context's seed decides their games and the actions that are drawn."""
+        config, model = context.config, context.model
+        torch.manual_seed(context.seed)
+        seeds = env_seeds(context.seed, 0, 0, config.envs_per_actor)
         threads = min(config.envs_per_actor, len(os.sched_getaffinity(0)))
         self._player = Player(make_env(config.env_config(), seeds, threads))
-        self._collector = Collector(self._player, model, spec, config.t_max)
+        self._collector = Collector(self._player, model, context.spec, config.t_max)
         self._batcher = Batcher(model, discount=config.discount, trace_decay=config.gae_lambda)
         self._model = model
-        self._meters = meters
-        self._learning_rate = learning_rate
+        self._meters = context.meters
+        self._learning_rate = context.learning_rate
         self._total_steps = config.total_steps
 
     def run(self, stop: threading.Event) -> None:

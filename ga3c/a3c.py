@@ -10,15 +10,12 @@ from collections.abc import Callable
 import torch
 
 from ga3c.channels import ERROR, MAX_MESSAGE_BYTES
-from ga3c.checkpoint import Progress
-from ga3c.config import TrainConfig
-from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
-from ga3c.model import Model
 from ga3c.optim import initialise_statistics
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup
+from ga3c.system import Context
 from ga3c.worker import Report, worker_devices, worker_settings
 
 _STOP_TIMEOUT_S = 2.0
@@ -31,17 +28,9 @@ class A3c:
     The learner's own model is never asked for anything: its parameters are the shared ones, for checkpoints.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        spec: EnvSpec,
-        model: Model,
-        meters: Meters,
-        _: Callable[[], float],  # workers ask the schedule themselves
-        notify: Callable[[str], None],
-        resumed: Progress,
-    ) -> None:
-        """Moves the parameters to shared memory. ``notify`` takes news for the user."""
+    def __init__(self, context: Context) -> None:
+        """Moves the parameters to shared memory. Workers ask the schedule for the learning rate themselves."""
+        config, model, resumed = context.config, context.model, context.resumed
         self._config = config
         self._model = model
         self._resumed_updates = resumed.updates
@@ -54,15 +43,15 @@ class A3c:
             self._shared.attach(model.network, model.optimiser)
         settings = worker_settings(
             config,
-            spec,
+            context.spec,
             devices=worker_devices(config.device),
             precision=model.precision,
             resumed_steps=resumed.env_steps,
             resumed_s=resumed.time_s,
         )
         server = ForkServer("worker", "worker", settings)
-        self._listener = _Listener(meters)
-        self.workers = _WorkerGroup(self._memory_fd, self._listener, server, self._failures, notify)
+        self._listener = _Listener(context.meters)
+        self.workers = _WorkerGroup(self._memory_fd, self._listener, server, self._failures, context.notify)
         self._listening = threading.Thread(target=self._listen, name="worker reports", daemon=True)
 
     def start(self) -> None:

@@ -4,20 +4,15 @@ The only module that knows every role of this mode.
 """
 
 import time
-from collections.abc import Callable
 
 from ga3c.actor import actor_settings
 from ga3c.batches import Batcher
-from ga3c.checkpoint import Progress
-from ga3c.config import TrainConfig
-from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
-from ga3c.metrics import Meters
-from ga3c.model import Model
 from ga3c.predictor import Predictor
 from ga3c.queues import PredictionQueue, TrainingQueue
 from ga3c.slabs import SlabLayout
 from ga3c.supervisor import ActorGroup, Failure, Failures, ThreadGroup
+from ga3c.system import Context
 from ga3c.trainer import Trainer
 
 _STOP_TIMEOUT_S = 2.0
@@ -26,20 +21,12 @@ _STOP_TIMEOUT_S = 2.0
 class Ga3c:
     """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        spec: EnvSpec,
-        model: Model,
-        meters: Meters,
-        learning_rate: Callable[[], float],
-        notify: Callable[[str], None],
-        resumed: Progress,
-    ) -> None:
-        """Starts the forkserver, which imports while the caller goes on. ``notify`` takes news for the user."""
+    def __init__(self, context: Context) -> None:
+        """Starts the forkserver, which imports while the caller goes on."""
+        config, spec, model, meters = context.config, context.spec, context.model, context.meters
         self._config = config
         self._meters = meters
-        self._notify = notify
+        self._notify = context.notify
         layout = SlabLayout(
             config.segments,
             config.t_max,
@@ -49,10 +36,9 @@ class Ga3c:
         )
         self._failures = Failures()
         self._rollouts = TrainingQueue()
-        # A resumed run plays other games than the first part did.
-        settings = actor_settings(config.env_config(), layout, config.seed + resumed.env_steps)
+        settings = actor_settings(config.env_config(), layout, context.seed)
         server = ForkServer("actor", "actor", settings)
-        self.actors = ActorGroup(server, layout, self._rollouts, self._failures, notify)
+        self.actors = ActorGroup(server, layout, self._rollouts, self._failures, context.notify)
         self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error, config.prediction_patience / 1000)
         self.actors.listen_on(self._requests)
         self.predictors = ThreadGroup(
@@ -69,7 +55,7 @@ class Ga3c:
                 Batcher(model, discount=config.discount, trace_decay=config.gae_lambda),
                 model,
                 meters,
-                learning_rate,
+                context.learning_rate,
                 min_batch_size=config.min_training_batch,
             ),
             self._failures,

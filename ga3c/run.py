@@ -41,9 +41,9 @@ from ga3c.networks import ConvNetwork
 from ga3c.presets import validate
 from ga3c.report import Display, make_display
 from ga3c.simulated import is_simulated
-from ga3c.supervisor import System
+from ga3c.system import Context, System
 
-_SYSTEMS: dict[str, Callable[..., System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
+_SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
@@ -111,7 +111,9 @@ class _Session:
         )
         self._schedule = config.schedule()
         make = _SYSTEMS[config.mode]
-        self._system = make(config, spec, model, self._meters, self._learning_rate, display.say, progress)
+        self._system = make(
+            Context(config, spec, model, self._meters, self._learning_rate, display.say, resumed=progress)
+        )
         self._first_update = progress.updates
 
     def run(self) -> int:

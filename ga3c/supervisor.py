@@ -31,23 +31,6 @@ class Role(Protocol):
         """Works until its queue closes or ``stop`` is set."""
 
 
-class System(Protocol):
-    """One mode, wired: what a run starts, looks after and stops."""
-
-    def start(self) -> None:
-        """Starts every thread and process."""
-
-    def tick(self) -> None:
-        """Called a few times a second: measures what nobody counts."""
-
-    def stop(self) -> None:
-        """Ends every thread and process, within seconds."""
-
-    @property
-    def failure(self) -> "Failure | None":
-        """The first failure of any role."""
-
-
 @dataclass(frozen=True)
 class Failure:
     """Why a run cannot go on: the role's name and its traceback."""

@@ -48,18 +48,17 @@ ALLOWED = {
         "shared", "simulated",
     },
     "ga3c": {
-        "actor", "batches", "checkpoint", "config", "envs", "forkserver", "metrics", "model", "predictor", "queues",
-        "slabs", "supervisor", "trainer",
+        "actor", "batches", "forkserver", "predictor", "queues", "slabs", "supervisor", "system", "trainer"
     },
     "a3c": {
-        "channels", "checkpoint", "config", "envs", "forkserver", "metrics", "model", "optim", "shared", "supervisor",
-        "worker",
+        "channels", "forkserver", "metrics", "optim", "shared", "supervisor", "system", "worker"
     },
-    "a2c": {"batches", "checkpoint", "collector", "config", "envs", "metrics", "model", "supervisor"},
+    "a2c": {"batches", "collector", "envs", "supervisor", "system"},
+    "system": {"checkpoint", "config", "envs", "metrics", "model", "supervisor"},
     "report": set(),
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "envs", "errors", "ga3c", "machine", "metrics", "model",
-        "networks", "presets", "report", "simulated", "supervisor",
+        "networks", "presets", "report", "simulated", "system",
     },
     "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
     "compare": {"compare.command"},

@@ -14,6 +14,7 @@ from ga3c.envs import env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters
 from ga3c.presets import default_config
+from ga3c.system import Context
 
 SETTINGS = {
     "actors": 2, "envs_per_actor": 4, "t_max": 6, "min_training_batch": 24, "learning_rate": 3e-3, "anneal": False,
@@ -28,7 +29,7 @@ def train(env, until, timeout=60, **changes):
     spec = env_spec(config.env_config())
     model, _ = build_model(config, spec)
     meters = Meters(1)
-    system = Ga3c(config, spec, model, meters, lambda: config.learning_rate, lambda text: None, Progress())
+    system = Ga3c(Context(config, spec, model, meters, lambda: config.learning_rate, lambda text: None, Progress()))
     system.start()
     deadline = time.monotonic() + timeout
     try:
@@ -86,7 +87,7 @@ def test_roles_can_be_added_and_removed_while_it_runs(counts):
     spec = env_spec(config.env_config())
     model, _ = build_model(config, spec)
     meters = Meters(1)
-    system = Ga3c(config, spec, model, meters, lambda: 1e-3, lambda text: None, Progress())
+    system = Ga3c(Context(config, spec, model, meters, lambda: 1e-3, lambda text: None, Progress()))
     system.start()
 
     def goes_on():

@@ -24,6 +24,7 @@ from ga3c.networks import build_network
 from ga3c.optim import build_optimiser, initialise_statistics
 from ga3c.presets import default_config, in_mode
 from ga3c.shared import SharedState, create_shared_memory
+from ga3c.system import Context
 from ga3c.worker import Replica, Report, diversify
 
 SYSTEMS = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
@@ -54,7 +55,8 @@ def lock_step(env, seed, total_steps, **changes):
     model, _ = build_model(config, spec)
     meters = Recorder()
     schedule = config.schedule()
-    LockStep(config, spec, model, meters, lambda: schedule.rate(meters.env_steps, 0.0), seed).run(threading.Event())
+    rate = lambda: schedule.rate(meters.env_steps, 0.0)  # noqa: E731
+    LockStep(Context(config, spec, model, meters, rate, print, Progress())).run(threading.Event())
     return {name: t.clone() for name, t in named_tensors(model.network, model.optimiser).items()}, meters
 
 
@@ -218,7 +220,7 @@ def test_every_mode_learns_to_answer_an_observation_with_its_identity(mode):
     config = dataclasses.replace(config, env=env, anneal=False, learning_rate=3e-3, entropy_cost=0.0, device="cpu")
     model, _ = build_model(config, spec)
     meters = Meters(1)
-    system = SYSTEMS[mode](config, spec, model, meters, lambda: 3e-3, lambda text: None, Progress())
+    system = SYSTEMS[mode](Context(config, spec, model, meters, lambda: 3e-3, lambda text: None, Progress()))
     system.start()
     deadline = time.monotonic() + 90
     try:
@@ -238,7 +240,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
     config = dataclasses.replace(default_config("a3c", "fast", spec, cuda=False), env=env, actors=2, device="cpu")
     model, _ = build_model(config, spec)
     meters, said = Meters(1), []
-    system = A3c(config, spec, model, meters, lambda: 1e-3, said.append, Progress())
+    system = A3c(Context(config, spec, model, meters, lambda: 1e-3, said.append, Progress()))
     system.start()
 
     def updates_after(count):

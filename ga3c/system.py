@@ -1,0 +1,56 @@
+"""What a run and a mode know of each other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ga3c.checkpoint import Progress
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.supervisor import Failure
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a mode is wired to.
+
+    Attributes:
+      config, spec: of the run and its environment.
+      model: that is trained.
+      meters: count what happens.
+      learning_rate: of the next update.
+      notify: takes news for the user, a sentence at a time.
+      resumed: how far the run had come before; what is played after a resume are other games.
+    """
+
+    config: TrainConfig
+    spec: EnvSpec
+    model: Model
+    meters: Meters
+    learning_rate: Callable[[], float]
+    notify: Callable[[str], None]
+    resumed: Progress
+
+    @property
+    def seed(self) -> int:
+        """Of the games and the actions that are drawn from here on."""
+        return self.config.seed + self.resumed.env_steps
+
+
+class System(Protocol):
+    """One mode, wired: what a run starts, looks after and stops."""
+
+    def start(self) -> None:
+        """Starts every thread and process."""
+
+    def tick(self) -> None:
+        """Called a few times a second: measures what nobody counts."""
+
+    def stop(self) -> None:
+        """Ends every thread and process, within seconds."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first failure of any role."""
