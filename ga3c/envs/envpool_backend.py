@@ -21,6 +21,8 @@ from ga3c.envs.base import (
 # Gymnasium says this of each space that EnvPool makes with float64 bounds; whoever trains can do nothing about it.
 warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32.*", category=UserWarning)
 
+_ENV_IDS = ("env_id", "players.env_id")  # what EnvPool takes before the actions: whose they are
+
 
 def known_ids() -> list[str]:
     """Every id that EnvPool has."""
@@ -68,6 +70,10 @@ class EnvPoolEnv:
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
         self._atari = bool(settings)
+        self._ids = np.arange(len(seeds), dtype=np.int32)
+        (action,) = (n for n in self._env._action_keys if n not in _ENV_IDS)
+        self._action_dtype = self._env.spec.action_array_spec[action].dtype
+        self._state_keys = self._env._state_keys
         self._lives = np.zeros(len(seeds), np.int32)
         self._ended = np.zeros(len(seeds), np.bool_)  # by the last step: the next one resets
         self._game_over = np.zeros(len(seeds), np.bool_)  # at the last step
@@ -81,20 +87,31 @@ class EnvPoolEnv:
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
-        states, rewards, terminated, truncated, info = self._env.step(actions)
-        rewards = rewards.astype(np.float32, copy=False)
-        game_rewards, game_over = rewards, terminated | truncated
+        state = self._step(actions.astype(self._action_dtype))
+        rewards = state["reward"].astype(np.float32, copy=False)
+        truncated = state["trunc"]
+        ended = state["done"] | truncated
+        game_rewards, game_over = rewards, ended
         if self._atari:
-            game_rewards = info["reward"]
-            game_over = (info["terminated"] != 0) | truncated
+            game_rewards = state["info:reward"]
+            game_over = (state["info:terminated"] != 0) | truncated
             # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but for
             # the lives, which have risen after a step that resets. (A life that is won rises in the middle of play.)
-            silent = self._ended & ~self._game_over & (info["lives"] > self._lives)
-            game_over = game_over | silent
-            self._lives = info["lives"]
-        self._ended = (terminated | truncated) & ~self._ended
+            lives = state["info:lives"]
+            game_over = game_over | (self._ended & ~self._game_over & (lives > self._lives))
+            self._lives = lives
+        self._ended = ended & ~self._ended
         self._game_over = game_over
-        return Step(states.astype(self._dtype, copy=False), rewards, terminated, truncated, game_rewards, game_over)
+        states = state["obs"].astype(self._dtype, copy=False)
+        return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
+
+    def _step(self, actions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """What ``step`` of EnvPool's Gymnasium class does, without its dictionaries and copies.
+
+        They cost an actor of 8 games 0.2 ms a step, 5 % of the games' own time.
+        """
+        self._env._send([*(self._ids for _ in _ENV_IDS), actions])
+        return dict(zip(self._state_keys, self._env._recv(), strict=True))
 
     def close(self) -> None:
         """See ``VectorEnv``."""
