@@ -27,7 +27,7 @@ from ga3c.errors import UsageError
 _WINDOW_S = 4.0  # of ga3c's "rates" lines
 _START_S = 4.0  # that a run may take to start; where it takes less, windows beyond --seconds are left out
 _PEER_NETWORKS = ("small", "nature")
-_PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "8", "--network", "small"]
+_PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "16", "--network", "small"]
 _PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
 _KEPT = (
     "pps", "tps", "training_samples_per_s", "policy_lag_mean", "prediction_batch_mean", "training_batch_mean",
@@ -50,7 +50,7 @@ class Options:
     record: Path | None = None
     """JSONL file that a row is appended to; default benchmarks/results/throughput.jsonl."""
     peer: Literal["sb3"] | None = None
-    """Library to compare with; its environment is made on first use. Sets t_max 5 and 4x8 environments."""
+    """Library to compare with; its environment is made on first use. Sets t_max 5 and 4x16 environments."""
     peer_vec: Literal["subproc", "dummy", "best"] = "best"
     """The peer's environments: in processes, in its own, or the faster of the two in each repeat."""
 
