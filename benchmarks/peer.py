@@ -1,6 +1,7 @@
 """Runs another library in an environment of its own, so that neither its packages nor its pins touch ga3c's.
 
-A peer is ``peers/<name>.txt``, the pinned packages, and ``peers/<name>_*.py``, a script that prints one JSON line.
+A peer is ``peers/<name>.txt``, the pinned packages, or ``peers/<name>.source``, a repository and its commit, and a
+script in ``peers/`` that prints one JSON line.
 """
 
 import json
@@ -35,13 +36,28 @@ def peer_python(name: str) -> Path:
     return python
 
 
-def run_peer(name: str, script: str, arguments: list[str]) -> dict[str, Any]:
+def peer_source(name: str) -> Path:
+    """A checkout of a peer that is no package, which the first call makes.
+
+    Raises:
+      BenchmarkError: it cannot be made.
+    """
+    folder = _ENVIRONMENTS / name
+    address, commit = (_FOLDER / "peers" / f"{name}.source").read_text(encoding="utf-8").split()
+    if not folder.exists():
+        print(f"fetching {name}, once: {address}", flush=True)
+        _run(["git", "clone", "--quiet", address, str(folder)])
+    _run(["git", "-C", str(folder), "checkout", "--quiet", commit])
+    return folder
+
+
+def run_peer(python: Path, script: str, arguments: list[str]) -> dict[str, Any]:
     """Runs a peer's script and returns what its last line says.
 
     Raises:
       BenchmarkError: it failed.
     """
-    output = _run([str(peer_python(name)), str(_FOLDER / "peers" / script), *arguments])
+    output = _run([str(python), str(_FOLDER / "peers" / script), *arguments])
     answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return answer
 

@@ -5,36 +5,25 @@ writes to metrics.jsonl is what counts. A peer plays the same game with the same
 turn by turn with GA3C.
 """
 
-import json
 import math
 import statistics
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from peer import peer_python, run_peer
-from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
+from record import RESULTS, BenchmarkError, append, facts, prepare
+from training import WINDOW_S, Run, in_words, say, series, train_run
 
-from ga3c.compare.cells import windows_of
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 
-_WINDOW_S = 4.0  # of ga3c's "rates" lines
-_START_S = 4.0  # that a run may take to start; where it takes less, windows beyond --seconds are left out
 _PEER_NETWORKS = ("small", "nature")
 _PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "16", "--network", "small"]
 _PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
-_KEPT = (
-    "pps", "tps", "training_samples_per_s", "policy_lag_mean", "prediction_batch_mean", "training_batch_mean",
-    "actor_wait_share", "predictor_wait_share", "trainer_wait_share",
-)  # fmt: skip
-
-Run = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -93,7 +82,7 @@ def _check(options: Options, train_arguments: list[str]) -> None:
     Raises:
       UsageError: with the first thing that is.
     """
-    for name, bound in (("seconds", _WINDOW_S), ("warm_up_s", 0), ("repeats", 1)):
+    for name, bound in (("seconds", WINDOW_S), ("warm_up_s", 0), ("repeats", 1)):
         value = getattr(options, name)
         if not bound <= value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: got {value:g}; at least {bound:g} would be right")
@@ -132,11 +121,11 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
     ratios: list[float] = []
     settings: Run = {}
     for number in range(1, options.repeats + 1):
-        ours, settings = _ga3c_run(options, train_arguments)
-        _say(number, ours)
+        ours, settings = train_run(train_arguments, options.warm_up_s, options.seconds)
+        say(number, ours)
         theirs = _peer_runs(options, settings)
         for run in theirs:
-            _say(number, run)
+            say(number, run)
         repeats.append([ours, *theirs])
         if theirs:
             ratios.append(ours["pps"]["median"] / max(run["pps"]["median"] for run in theirs))
@@ -147,48 +136,6 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
 
 def _options_row(options: Options) -> Run:
     return {name: getattr(options, name) for name in ("seconds", "warm_up_s", "repeats", "peer", "peer_vec")}
-
-
-def _ga3c_run(options: Options, train_arguments: list[str]) -> tuple[Run, Run]:
-    """Runs ``ga3c train`` once; returns its figures, and its resolved settings."""
-    with tempfile.TemporaryDirectory(prefix="ga3c-throughput-") as temporary:
-        folder = Path(temporary) / "run"
-        minutes = (_START_S + options.warm_up_s + options.seconds + 2 * _WINDOW_S) / 60
-        _train([*train_arguments, "--out", str(folder), "--minutes", f"{minutes:.4f}"])
-        settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    settings["config"]["out"] = None  # a folder of this machine, gone by now
-    del settings["machine"], settings["versions"]  # the row has them
-    windows = _warm_windows([line for line in lines if line["kind"] == "rates"], options.warm_up_s)
-    windows = windows[: math.ceil(options.seconds / _WINDOW_S)]
-    if not windows:
-        raise BenchmarkError(f"ga3c train was not yet warm after {60 * minutes:.0f} s; a longer --seconds may do")
-    return _series(settings["config"]["mode"], windows), settings
-
-
-def _train(arguments: list[str]) -> None:
-    """Runs the repository's own ``ga3c train``.
-
-    Raises:
-      UsageError: it would not run so.
-      BenchmarkError: it failed.
-    """
-    command = [sys.executable, "-m", "ga3c", "train", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    said = done.stderr.strip().removeprefix("ga3c: ")
-    if done.returncode == 2:
-        raise UsageError(said)
-    if done.returncode:
-        raise BenchmarkError(f"ga3c train ended with {done.returncode}: {said}")
-
-
-def _warm_windows(rates: list[Run], warm_up_s: float) -> list[Run]:
-    """The windows that count, with the figures that the record keeps."""
-    return [
-        {"seconds": window["seconds"], **{name: window.get(name) for name in _KEPT}}
-        for window in windows_of(rates, warm_up_s)
-        if window["warm"]
-    ]
 
 
 def _peer_runs(options: Options, settings: Run) -> list[Run]:
@@ -217,12 +164,12 @@ def _sb3_run(options: Options, settings: Run, vec: str) -> list[Run]:
         "--warm-up-s": options.warm_up_s,
         "--seconds": options.seconds,
     }
-    answer = run_peer("sb3", "sb3_a2c.py", [str(word) for pair in arguments.items() for word in pair])
+    answer = run_peer(peer_python("sb3"), "sb3_a2c.py", [str(word) for pair in arguments.items() for word in pair])
     if answer["parameters"] != settings["parameters"]:
         raise BenchmarkError(f"networks differ: {answer['parameters']} parameters, ga3c's {settings['parameters']}")
     windows = answer.pop("windows")
     return [
-        _series(
+        series(
             f"sb3 {vec}, {threads} torch thread{'s' if threads > 1 else ''}",
             # Each step is predicted once and trained on once.
             [
@@ -236,41 +183,14 @@ def _sb3_run(options: Options, settings: Run, vec: str) -> list[Run]:
     ]
 
 
-def _series(system: str, windows: list[Run]) -> Run:
-    """The windows of one run and the spread of their rates."""
-    rates = ("pps", "training_samples_per_s")
-    spreads = {name: spread([window[name] or 0.0 for window in windows]) for name in rates}
-    return {"system": system, **spreads, "windows": windows}
-
-
-def _say(number: int, run: Run) -> None:
-    pps, samples = run["pps"], run["training_samples_per_s"]
-    parts = [f"PPS {_in_words(pps)}", f"samples/s {_in_words(samples)}" if samples != pps else "samples/s the same"]
-    for name, words in (
-        ("prediction_batch_mean", "prediction batch {:.1f}"),
-        ("training_batch_mean", "training batch {:.1f}"),
-        ("policy_lag_mean", "lag {:.2f}"),
-        ("actor_wait_share", "actors wait {:.0%}"),
-    ):
-        figures = [window[name] for window in run["windows"] if window.get(name) is not None]
-        if figures:
-            parts.append(words.format(statistics.median(figures)))
-    print(f"repeat {number}  {run['system']}: {'; '.join(parts)}; {len(run['windows'])} windows", flush=True)
-
-
-def _in_words(figures: dict[str, float]) -> str:
-    extremes = f"{figures['min']:,.0f} to {figures['max']:,.0f}"
-    return f"{figures['median']:,.0f} ({extremes}, half in {figures['q1']:,.0f} to {figures['q3']:,.0f})"
-
-
 def _summary(repeats: list[list[Run]], ratios: list[float]) -> list[str]:
     """A line for each system, over the windows of all repeats, and one for the ratio."""
     lines = [f"all windows of {len(repeats)} repeat{'s' if len(repeats) > 1 else ''}:"]
     for runs in zip(*repeats, strict=True):
         windows = [window for run in runs for window in run["windows"]]
-        whole = _series(runs[0]["system"], windows)
-        samples = _in_words(whole["training_samples_per_s"])
-        lines.append(f"  {whole['system']}: PPS {_in_words(whole['pps'])}, samples/s {samples}")
+        whole = series(runs[0]["system"], windows)
+        samples = in_words(whole["training_samples_per_s"])
+        lines.append(f"  {whole['system']}: PPS {in_words(whole['pps'])}, samples/s {samples}")
     if ratios:
         lines.append(f"  ratio: median {statistics.median(ratios):.2f} of {', '.join(f'{r:.2f}' for r in ratios)}")
     return lines
