@@ -2,7 +2,8 @@
 
 Each repeat measures every number of workers of every system, by turns, so that all meet the same machine:
 
-* ``envs``: processes that step one EnvPool game each, with actions at random: the most that workers could reach;
+* ``envs``: processes that step one EnvPool game each, on a core each as the workers are, with actions at random: the
+  most that workers could reach;
 * ``a3c``: ``ga3c train --mode a3c``, in the precision that it chooses and in fp32;
 * ``pytorch-a3c``: the training loop and optimiser of ikostrikov/pytorch-a3c on the same game and network, in fp32.
 
@@ -10,6 +11,7 @@ Efficiency of scaling is the speed-up from the fewest to the most workers over t
 """
 
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -25,6 +27,7 @@ from training import WINDOW_S, Run, in_words, train_run
 
 from ga3c.envs import EnvConfig, env_spec, make_env
 from ga3c.errors import UsageError
+from ga3c.worker import stay_on_one_core
 
 _START_TIMEOUT_S = 60.0
 _ENVS, _OURS, _OURS_FP32, _PEER = "envs", "a3c", "a3c fp32", "pytorch-a3c"
@@ -152,12 +155,14 @@ def _bare_environments(options: Options, workers: int) -> list[float]:
 
 
 def _step(env_id: str, seed: int, steps: Any) -> None:
-    """Steps one game for as long as it lives, and counts in its own place of ``steps``."""
+    """Steps one game for as long as its parent lives, and counts in its own place of ``steps``."""
+    stay_on_one_core(seed, len(steps))
+    parent = os.getppid()
     env = make_env(EnvConfig(env_id), [seed])
     env.reset()
     draw = np.random.default_rng(seed)
     actions = draw.integers(0, env_spec(EnvConfig(env_id)).num_actions, (1000, 1))
-    while True:
+    while os.getppid() == parent:
         env.step(actions[steps[seed] % len(actions)])
         steps[seed] += 1
 

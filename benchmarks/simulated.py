@@ -115,7 +115,8 @@ def _keep_busy(env_id: str) -> None:
     env = make_env(EnvConfig(env_id), list(range(8)))
     env.reset()
     actions = np.zeros(env.num_envs, np.int64)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         env.step(actions)
 
 

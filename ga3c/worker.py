@@ -178,6 +178,7 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     config = config_from_json(settings["config"])
     spec = EnvSpec(**settings["spec"] | {"observation_shape": tuple(settings["spec"]["observation_shape"])})
     seed = settings["seed"]
+    stay_on_one_core(index, config.actors)
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0]))
@@ -231,6 +232,17 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
         resumed_steps=settings["resumed_steps"],
         began=settings["began"],
     ).run()
+
+
+def stay_on_one_core(index: int, workers: int) -> None:
+    """Gives a worker a core, if all can have one alike; to be called before its environment is made.
+
+    Its thread and the environment's take turns: on one core they hand over without waking another, which is 10 to 25 %
+    of a worker's steps (measured on 2 cores). With another number of workers the kernel shares the cores out better.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if workers <= len(cores) or workers % len(cores) == 0:
+        os.sched_setaffinity(0, {cores[index % len(cores)]})
 
 
 def worker_settings(

@@ -25,7 +25,7 @@ from ga3c.optim import build_optimiser, initialise_statistics
 from ga3c.presets import default_config, in_mode
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.system import Context
-from ga3c.worker import Replica, Report, diversify
+from ga3c.worker import Replica, Report, diversify, stay_on_one_core
 
 SYSTEMS = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 LOSS = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
@@ -264,3 +264,16 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
     # An update that was applied but not reported is one of a killed worker.
     assert 0 <= model.version - meters.updates <= 3 + config.actors
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"), [(1, [{3}]), (2, [{3}, {5}]), (4, [{3}, {5}, {3}, {5}]), (3, [None] * 3)]
+)
+def test_workers_get_a_core_each_where_all_can_have_one_alike(monkeypatch, workers, expected):
+    given = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
+    monkeypatch.setattr("os.sched_setaffinity", lambda _, cores: given.append(cores))
+    for index, cores in enumerate(expected):
+        given.clear()
+        stay_on_one_core(index, workers)
+        assert given == ([cores] if cores else [])
