@@ -30,7 +30,8 @@ from ga3c.errors import UsageError
 from ga3c.worker import stay_on_one_core
 
 _START_TIMEOUT_S = 60.0
-_ENVS, _OURS, _OURS_FP32, _PEER = "envs", "a3c", "a3c fp32", "pytorch-a3c"
+_ENVS, _OURS, _OURS_FP32, _PEER = "envs", "a3c", "a3c-fp32", "pytorch-a3c"
+_SYSTEMS = (_ENVS, _OURS, _OURS_FP32, _PEER)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Options:
 
     workers: list[int] = field(default_factory=lambda: [1, 2])
     """Numbers of workers."""
+    systems: list[str] = field(default_factory=lambda: list(_SYSTEMS))
+    """Which to measure, of envs, a3c, a3c-fp32 and pytorch-a3c."""
     env: str = "Pong-v5"
     """EnvPool's id of an Atari game."""
     network: str = "small"
@@ -72,11 +75,12 @@ def main() -> None:
 def _main(options: Options) -> None:
     _check(options)
     prepare(options.record)
-    peer_source(_PEER)
+    if _PEER in options.systems:
+        peer_source(_PEER)
     row = {"measured": "a3c", **facts(), "options": {**vars(options), "record": None}}
     runs: list[Run] = []
     for repeat in range(1, options.repeats + 1):
-        for system in (_ENVS, _OURS, _OURS_FP32, _PEER):
+        for system in options.systems:
             for workers in options.workers:
                 rates = _measure(options, system, workers)
                 runs.append({"repeat": repeat, "system": system, "workers": workers, "steps_per_s": rates})
@@ -95,6 +99,9 @@ def _check(options: Options) -> None:
     """
     if len(options.workers) < 2 or min(options.workers) < 1:
         raise UsageError(f"--workers: got {options.workers}; two or more numbers from 1 on would be right")
+    for system in options.systems:
+        if system not in _SYSTEMS:
+            raise UsageError(f"--systems: got {system!r}; {', '.join(_SYSTEMS)} would be right")
     if env_spec(EnvConfig(options.env, backend="envpool")).game is None:
         raise UsageError(f"--env: got {options.env!r}; one of EnvPool's Atari games, as Pong-v5, would be right")
     if options.repeats < 1 or options.seconds < WINDOW_S:
@@ -177,14 +184,16 @@ def _summary(options: Options, runs: list[Run]) -> dict[str, list[float]]:
 
     repeats = range(1, options.repeats + 1)
     found: dict[str, list[float]] = {}
-    for system in (_ENVS, _OURS, _OURS_FP32, _PEER):
+    for system in options.systems:
         found[f"{system}: {many} workers over {few}"] = [rate(r, system, many) / rate(r, system, few) for r in repeats]
-    bare = found[f"{_ENVS}: {many} workers over {few}"]
-    for system in (_OURS, _OURS_FP32, _PEER):
+    bare = found.get(f"{_ENVS}: {many} workers over {few}", [])
+    for system in options.systems if bare else []:
+        if system == _ENVS:
+            continue
         scaling = found[f"{system}: {many} workers over {few}"]
         found[f"{system}: efficiency of scaling"] = [s / b for s, b in zip(scaling, bare, strict=True)]
-    for workers in options.workers:
-        for system in (_OURS, _OURS_FP32):
+    for workers in options.workers if _PEER in options.systems else []:
+        for system in {_OURS, _OURS_FP32} & set(options.systems):
             name = f"{system} over {_PEER}, {workers} workers"
             found[name] = [rate(r, system, workers) / rate(r, _PEER, workers) for r in repeats]
     return found

@@ -1,17 +1,24 @@
 """``python -m ga3c`` and the ``ga3c`` command."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C before a run has begun ends it without a traceback."""
-    try:
-        from ga3c.cli import run  # here, since it takes seconds, in which Ctrl-C may come
+    """Runs the command line; a signal before a run handles it ends the process without a traceback."""
+    # The imports take seconds: an exception raised inside them may come out as anything.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+    from ga3c.cli import run
 
-        code = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import torch
 
 from ga3c.batches import Batcher
 from ga3c.collector import Collector
-from ga3c.envs import Player, env_seeds, make_env
-from ga3c.supervisor import Failure, Failures, ThreadGroup
-from ga3c.system import Context
+from ga3c.envs import EnvError, Player, env_seeds, make_env
+from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
+from ga3c.system import Account, Context
 
 _STOP_TIMEOUT_S = 4.0
 
@@ -39,6 +39,10 @@ class A2c:
     def tick(self) -> None:
         """Nothing here goes on unseen."""
 
+    def account(self) -> Account:
+        """Steps are counted together with the update that has seen them."""
+        return Account()
+
     def stop(self) -> None:
         """Ends the thread after the rollout and update in hand."""
         for name in self._thread.join(time.monotonic() + _STOP_TIMEOUT_S):
@@ -52,10 +56,8 @@ class LockStep:
         """Makes the environments; the context's seed decides their games and the actions that are drawn."""
         config, model = context.config, context.model
         torch.manual_seed(context.seed)
-        seeds = env_seeds(context.seed, 0, 0, config.envs_per_actor)
-        threads = min(config.envs_per_actor, len(os.sched_getaffinity(0)))
-        self._player = Player(make_env(config.env_config(), seeds, threads))
-        self._collector = Collector(self._player, model, context.spec, config.t_max)
+        self._context = context
+        self._start_games(0)
         self._batcher = Batcher(model, discount=config.discount, trace_decay=config.gae_lambda)
         self._model = model
         self._meters = context.meters
@@ -64,8 +66,26 @@ class LockStep:
 
     def run(self, stop: threading.Event) -> None:
         """Trains until ``stop`` is set or the total of steps is reached: at the same update in every run."""
+        failed = in_a_row = 0
         while not (stop.is_set() or (self._total_steps and self._meters.env_steps >= self._total_steps)):
-            self._rollout_and_update()
+            try:
+                self._rollout_and_update()
+                in_a_row = 0
+            except EnvError as error:
+                failed, in_a_row = failed + 1, in_a_row + 1
+                if self._context.config.on_env_error == "stop" or in_a_row >= MAX_DEATHS:
+                    raise
+                self._start_games(failed)
+                self._context.notify(f"{error}; all games were started anew, and the unfinished rollout dropped")
+
+    def _start_games(self, generation: int) -> None:
+        """Makes new environments; each generation plays games of its own."""
+        context = self._context
+        config = context.config
+        seeds = env_seeds(context.seed, 0, generation, config.envs_per_actor)
+        threads = min(config.envs_per_actor, len(os.sched_getaffinity(0)))
+        self._player = Player(make_env(config.env_config(), seeds, threads))
+        self._collector = Collector(self._player, context.model, context.spec, config.t_max)
 
     def _rollout_and_update(self) -> None:
         rollouts = self._collector.collect()

@@ -5,17 +5,17 @@ import selectors
 import socket
 import threading
 import traceback
-from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from ga3c.channels import ERROR, MAX_MESSAGE_BYTES
+from ga3c.channels import MAX_MESSAGE_BYTES, error_in
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
 from ga3c.optim import initialise_statistics
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup
-from ga3c.system import Context
+from ga3c.system import Account, Context
 from ga3c.worker import Report, worker_devices, worker_settings
 
 _STOP_TIMEOUT_S = 2.0
@@ -51,7 +51,16 @@ class A3c:
         )
         server = ForkServer("worker", "worker", settings)
         self._listener = _Listener(context.meters)
-        self.workers = _WorkerGroup(self._memory_fd, self._listener, server, self._failures, context.notify)
+        self.workers = _WorkerGroup(
+            self._memory_fd,
+            self._listener,
+            "worker",
+            server,
+            self._failures,
+            context.notify,
+            timeout_s=config.actor_timeout,
+            replace_on_env_error=config.on_env_error == "replace",
+        )
         self._listening = threading.Thread(target=self._listen, name="worker reports", daemon=True)
 
     def start(self) -> None:
@@ -72,8 +81,16 @@ class A3c:
         return self._failures.first
 
     def tick(self) -> None:
-        """The version of the shared parameters is the number of updates that all workers have made."""
+        """Looks after the workers. The version of the shared parameters is the number of updates all have made."""
+        self.workers.look_after()
+        self._count_updates()
+
+    def _count_updates(self) -> None:
         self._model.version = self._resumed_updates + self._shared.counts.updates
+
+    def account(self) -> Account:
+        """Steps are counted together with the update that has seen them."""
+        return Account()
 
     def stop(self) -> None:
         """Ends the workers after the update in hand, within seconds; then kills what is left."""
@@ -84,7 +101,7 @@ class A3c:
         self.workers.wait_for_exits(_STOP_TIMEOUT_S)
         self.workers.join(_STOP_TIMEOUT_S)
         os.close(self._memory_fd)
-        self.tick()
+        self._count_updates()
 
 
 class _WorkerChannel:
@@ -95,6 +112,16 @@ class _WorkerChannel:
         self.rollouts_completed = 0
         self.end = end
 
+    @property
+    def progress(self) -> int:
+        """Reports received."""
+        return self.rollouts_completed
+
+    @property
+    def awaited(self) -> bool:
+        """A worker waits for nobody."""
+        return True
+
     def stop(self) -> None:
         """The worker ends when it next reports."""
         self.end.shutdown(socket.SHUT_RDWR)
@@ -103,15 +130,9 @@ class _WorkerChannel:
 class _WorkerGroup(ProcessGroup[_WorkerChannel]):
     """The workers: all map the same memory, and are heard by the listener."""
 
-    def __init__(
-        self,
-        memory_fd: int,
-        listener: "_Listener",
-        server: ForkServer,
-        failures: Failures,
-        notify: Callable[[str], None],
-    ) -> None:
-        super().__init__("worker", server, failures, notify)
+    def __init__(self, memory_fd: int, listener: "_Listener", *arguments: Any, **options: Any) -> None:
+        """``arguments`` and ``options`` are those of ``ProcessGroup``."""
+        super().__init__(*arguments, **options)
         self._memory_fd = memory_fd
         self._listener = listener
 
@@ -156,9 +177,11 @@ class _Listener:
         if not message:
             self._close(channel)
             workers.on_gone(channel)
-        elif message[:1] == ERROR:
+            return
+        error = error_in(message)
+        if error is not None:
             self._close(channel)
-            workers.on_error(channel, message[1:].decode())
+            workers.on_error(channel, error)
         else:
             channel.rollouts_completed += 1
             self._count(Report.unpack(message))

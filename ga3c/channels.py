@@ -9,12 +9,13 @@ import contextlib
 import socket
 import struct
 import threading
+import traceback
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from ga3c.envs import Episode
-from ga3c.slabs import Slab
+from ga3c.envs import EnvError, Episode
+from ga3c.slabs import ActorClock, Slab
 
 NO_SEGMENT: Final = -1
 MAX_MESSAGE_BYTES: Final = 65536
@@ -22,7 +23,7 @@ MAX_MESSAGE_BYTES: Final = 65536
 _REQUEST: Final = struct.Struct("<ciii")  # kind, segment, step, completed segment; then the episodes that ended
 _EPISODE: Final = struct.Struct("<dq")  # return, length
 _RELEASE: Final = struct.Struct("<ci")  # kind, segment
-ERROR: Final = b"e"  # begins a message whose rest is a traceback
+_ERROR, _ENV_ERROR = b"e", b"v"  # begin a message whose rest says why a worker ends
 _KIND_REQUEST = b"r"
 _KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
 
@@ -31,8 +32,18 @@ class ChannelClosed(Exception):  # noqa: N818  (an end, not an error)
     """The other end of a channel is gone, or asked this one to stop."""
 
 
-class ActorError(Exception):
-    """An actor raised; the message is its traceback."""
+class RemoteError(Exception):
+    """A worker raised.
+
+    Attributes:
+      in_environment: the environment did, or broke its word: the message begins with a sentence that says so.
+        Otherwise it is a traceback.
+    """
+
+    def __init__(self, text: str, *, in_environment: bool) -> None:
+        """``text`` is the message."""
+        super().__init__(text)
+        self.in_environment = in_environment
 
 
 class ActorPort:
@@ -98,10 +109,21 @@ class ActorPort:
         return kind
 
 
-def report_error(end: socket.socket, traceback: str) -> None:
+def report_error(end: socket.socket, error: BaseException) -> None:
     """Tells the learner why a worker ends, if it is still there."""
+    text = "".join(traceback.format_exception(error))
+    kind = _ERROR
+    if isinstance(error, EnvError):
+        kind, text = _ENV_ERROR, f"{error}\n{text}"
     with contextlib.suppress(OSError):
-        end.send(ERROR + traceback.encode(errors="replace")[-MAX_MESSAGE_BYTES + 1 :])
+        end.send(kind + text.encode(errors="replace")[: MAX_MESSAGE_BYTES - 1])
+
+
+def error_in(message: bytes) -> RemoteError | None:
+    """What ``report_error`` sent, or None if the message is another one."""
+    if message[:1] not in (_ERROR, _ENV_ERROR):
+        return None
+    return RemoteError(message[1:].decode(errors="replace"), in_environment=message[:1] == _ENV_ERROR)
 
 
 @dataclass(frozen=True)
@@ -120,6 +142,13 @@ class Request:
         return self.channel.slab.layout.envs
 
 
+@dataclass
+class Unfinished:
+    """Live steps that were answered and belong to no complete rollout yet; counted by whoever answers."""
+
+    steps: int = 0
+
+
 class ActorChannel:
     """The learner's end of one actor's channel, with the slab that it speaks about.
 
@@ -132,6 +161,9 @@ class ActorChannel:
         self.index = index
         self.slab = slab
         self.rollouts_completed = 0  # counted by the one predictor that receives
+        self.progress = 0  # requests received, counted there too
+        self.unfinished = Unfinished()
+        self._replies = 0  # counted by the one predictor that has the request
         self._sending = threading.Lock()  # keeps close from freeing a descriptor that another thread sends on
         self._socket = end
         self._socket.setblocking(False)
@@ -144,7 +176,7 @@ class ActorChannel:
         """Takes one message without waiting; None means that the actor is gone.
 
         Raises:
-          ActorError: the actor raised.
+          RemoteError: the actor raised.
         """
         try:
             message = self._receive()
@@ -152,10 +184,12 @@ class ActorChannel:
             return None
         if not message:
             return None
-        if message[:1] == ERROR:
-            raise ActorError(message[1:].decode())
+        error = error_in(message)
+        if error is not None:
+            raise error
         _, segment, step, completed = _REQUEST.unpack_from(message)
         self.rollouts_completed += completed != NO_SEGMENT
+        self.progress += 1
         episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
         return Request(self, segment, step, completed, episodes)
 
@@ -169,7 +203,13 @@ class ActorChannel:
 
     def reply(self) -> None:
         """Wakes the actor: its actions are in the slab."""
+        self._replies += 1
         self._send(_KIND_ACT)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is the actor's turn: it has its actions, and does not wait for a segment."""
+        return self.progress == self._replies and self.slab.activity[0] != ActorClock.SEGMENT
 
     def release(self, segment: int) -> None:
         """Gives a segment back to the actor."""

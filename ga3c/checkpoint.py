@@ -4,8 +4,10 @@ No pickle, so that loading one runs no code from it.
 """
 
 import json
+import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,13 @@ class Progress:
       env_steps: agent steps.
       updates: optimiser steps, which is also the model's version.
       time_s: seconds of training.
+      score: mean return of the games that were finished last, None before the first.
     """
 
     env_steps: int = 0
     updates: int = 0
     time_s: float = 0.0
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def named_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[
 def write_checkpoint(
     folder: Path, config: TrainConfig, progress: Progress, tensors: dict[str, Tensor], keep: int
 ) -> Path:
-    """Writes ``checkpoint-<env_steps>.safetensors`` atomically and removes all but the newest ``keep``.
+    """Writes ``checkpoint-<env_steps>.safetensors`` atomically; the newest ``keep`` stay, and the one of best score.
 
     Raises:
       OSError: it could not be written; the older ones are untouched.
@@ -74,6 +78,7 @@ def write_checkpoint(
         "env_steps": str(progress.env_steps),
         "updates": str(progress.updates),
         "time_s": repr(progress.time_s),
+        "score": "" if progress.score is None else repr(progress.score),
     }
     path = folder / f"checkpoint-{progress.env_steps:012d}.safetensors"
     partial = path.with_suffix(".partial")
@@ -86,9 +91,33 @@ def write_checkpoint(
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    for old in list_checkpoints(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+    _sync_folder(folder)
+    newest_first = list_checkpoints(folder)[::-1]
+    best = max(newest_first, key=_score, default=path)
+    for old in newest_first[keep:]:
+        if old != best:
+            old.unlink(missing_ok=True)
+    for half_written in folder.glob("checkpoint-*.partial"):  # by a run that was killed
+        half_written.unlink(missing_ok=True)
     return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name last through a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _score(path: Path) -> float:
+    """What ``write_checkpoint`` noted in a file; no score, or a damaged file, is worst."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float((file.metadata() or {})["score"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return -math.inf
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -125,14 +154,43 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
     if metadata.get("format") != str(FORMAT):
-        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version reads {FORMAT}")
-    progress = Progress(int(metadata["env_steps"]), int(metadata["updates"]), float(metadata["time_s"]))
-    return Checkpoint(
-        config_from_json(json.loads(metadata["config"])),
-        progress,
-        _with_prefix(tensors, "network."),
-        _with_prefix(tensors, "optimiser."),
-    )
+        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}")
+    try:
+        progress = _progress(metadata)
+        config = config_from_json(json.loads(metadata["config"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from None
+    return Checkpoint(config, progress, _with_prefix(tensors, "network."), _with_prefix(tensors, "optimiser."))
+
+
+def _progress(metadata: dict[str, Any]) -> Progress:
+    """Raises KeyError or ValueError where the counts are missing or none."""
+    env_steps, updates, time_s = int(metadata["env_steps"]), int(metadata["updates"]), float(metadata["time_s"])
+    if env_steps < 0 or updates < 0 or not 0 <= time_s < math.inf:
+        raise ValueError(f"{env_steps} steps, {updates} updates and {time_s} s are no counts")
+    score = metadata.get("score")
+    return Progress(env_steps, updates, time_s, float(score) if score else None)
+
+
+def read_newest(path: Path, use: Callable[[Checkpoint, Path], None]) -> tuple[Path, list[str]]:
+    """Hands the newest checkpoint that can be used to ``use``: of a run's folder, or the file itself.
+
+    Returns:
+      Its path, and a sentence for each newer one that could not be used.
+
+    Raises:
+      UsageError: none can; the message is about the newest.
+    """
+    errors: list[UsageError] = []
+    found = [find_checkpoint(path)] if not path.is_dir() else list_checkpoints(path)[::-1] or [find_checkpoint(path)]
+    for candidate in found:
+        try:
+            use(read_checkpoint(candidate), candidate)
+        except UsageError as error:
+            errors.append(error)
+            continue
+        return candidate, [str(error) for error in errors]
+    raise errors[0]
 
 
 def load_network(checkpoint: Checkpoint, network: nn.Module, path: Path) -> None:

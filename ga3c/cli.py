@@ -16,12 +16,13 @@ import tyro
 
 from ga3c.compare import run_compare
 from ga3c.config import TrainConfig, read_config, validate_numbers
-from ga3c.envs import EnvSpec, env_spec
+from ga3c.envs import EnvError, EnvSpec, env_spec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.evaluate import Evaluation, evaluate
-from ga3c.latency import measure, write_curves
+from ga3c.latency import check_writable, measure, write_curves
 from ga3c.model import resolve_device
 from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode
 from ga3c.report import say_error
 from ga3c.run import train
@@ -73,7 +74,7 @@ def run(arguments: list[str]) -> int:
     except UsageError as error:
         say_error(f"ga3c: {error}")
         return 2
-    except WorkerError as error:
+    except (WorkerError, EnvError) as error:
         say_error(f"ga3c: {error}")
         return 1
 
@@ -81,16 +82,16 @@ def run(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     prog = "ga3c train"
     # What a user says of these decides the defaults of the rest, so they are read first.
-    said = tyro.cli(TrainConfig, args=arguments, prog=prog) if not _asks_for_help(arguments) else TrainConfig()
+    said = parse(TrainConfig, arguments, prog) if not _asks_for_help(arguments) else TrainConfig()
     validate_numbers(said)
     if said.resume is not None:
         default = dataclasses.replace(read_config(said.resume), resume=said.resume)
-        said = tyro.cli(TrainConfig, args=arguments, prog=prog, default=default)
+        said = parse(TrainConfig, arguments, prog, default)
         if said.mode != default.mode:
             default = in_mode(default, said.mode, env_spec(said.env_config()), _on_cuda(said))
     else:
         default = default_config(said.mode, said.preset, env_spec(said.env_config()), _on_cuda(said))
-    config = fit(tyro.cli(TrainConfig, args=arguments, prog=prog, default=default), default)
+    config = fit(parse(TrainConfig, arguments, prog, default), default)
     return train(config, env_spec(config.env_config()))
 
 
@@ -104,7 +105,7 @@ def _asks_for_help(arguments: list[str]) -> bool:
 
 
 def _eval(arguments: list[str]) -> int:
-    options = tyro.cli(EvalOptions, args=arguments, prog="ga3c eval")
+    options = parse(EvalOptions, arguments, "ga3c eval")
     if options.greedy and options.sample:
         raise UsageError("got --greedy and --sample; one of them would be right")
     if options.episodes < 1:
@@ -149,8 +150,10 @@ class NetworksOptions:
 
 
 def _networks(arguments: list[str]) -> int:
-    options = tyro.cli(NetworksOptions, args=arguments, prog="ga3c networks")
+    options = parse(NetworksOptions, arguments, "ga3c networks")
     fits = options.fit or options.out is not None
+    if options.out is not None:
+        check_writable(options.out)
     device = resolve_device(options.device)
     curves: dict[str, Curve] = {}
     print(f"{'network':10} {'parameters':>12} {'MFLOP/state':>12}  of 4x84x84 states (mlp: 4) and 6 actions")

@@ -8,7 +8,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -59,6 +60,10 @@ class TrainConfig:
     """N_T, threads that train."""
     t_max: int = 10
     """Steps in a rollout."""
+    actor_timeout: float = 60.0
+    """Seconds after which an actor that should do something and does nothing is replaced."""
+    on_env_error: Literal["stop", "replace"] = "stop"
+    """What to do when an environment raises, or returns what it must not: end the run, or go on with a new actor."""
     segments: int = 2
     """Rollouts of an environment in flight, the one being played included; bounds memory and policy lag."""
     min_training_batch: int = 160
@@ -166,15 +171,34 @@ def config_from_json(values: Any) -> TrainConfig:
     """The inverse of ``to_json``; fields it does not know are left out, so that older runs can be read.
 
     Raises:
-      ValueError, TypeError: that is no configuration.
+      ValueError: that is no configuration; the message says what is wrong.
     """
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     values = {k: v for k, v in values.items() if k in known}
-    for name in ("out", "resume"):
-        values[name] = Path(values[name]) if values.get(name) else None
-    return TrainConfig(**values)
+    kinds = get_type_hints(TrainConfig)
+    for name, value in values.items():
+        kind = str | None if name in _PATHS else kinds[name]
+        if not _is_of(value, kind):
+            raise ValueError(f"{name} is {value!r}")
+    config = TrainConfig(**values | {name: Path(values[name]) if values.get(name) else None for name in _PATHS})
+    validate_numbers(config)
+    return config
+
+
+_PATHS = ("out", "resume")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of an annotated type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_of(value, one) for one in get_args(kind))
+    if isinstance(value, bool):  # which Python counts among the integers
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -189,7 +213,7 @@ def read_config(folder: Path) -> TrainConfig:
     except FileNotFoundError:
         missing = "is no run folder: it has no config.json" if folder.is_dir() else "does not exist"
         raise UsageError(f"--resume: {folder} {missing}; the folder of a run would be right") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--resume: {path} cannot be read: {error}") from None
 
 
@@ -198,7 +222,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
     "keep": (1, 10**6), "actors": (1, 1024), "envs_per_actor": (1, 1024), "predictors": (1, 64), "trainers": (1, 64),
     "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5),
-    "prediction_patience": (0, 1000),
+    "prediction_patience": (0, 1000), "actor_timeout": (0.1, 10**7),
     "torch_threads": (1, 1024), "learning_rate": (0, 100), "decay": (0, 0.999999), "epsilon": (0, 1000),
     "max_grad_norm": (0, 10**9), "discount": (0, 1), "gae_lambda": (0, 1), "entropy_cost": (0, 1000),
     "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),

@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,11 @@ class ForkServer:
             message = json.dumps({"index": index, "generation": self._generation}).encode()
             socket.send_fds(self._socket, [message], [end.fileno(), memory_fd])
             return self._generation
+
+    def kill_worker(self, generation: int) -> None:
+        """Kills the worker of that start, if it still runs; the server does it, since it knows whose process it is."""
+        with self._send_lock, contextlib.suppress(OSError):  # The server is gone, and its workers with it.
+            self._socket.send(json.dumps({"kill": generation}).encode())
 
     def watch(self, on_start: Callable[[int, int], None], on_exit: Callable[[int, int], None]) -> None:
         """Reports what happens to the workers until the server is gone. Run it in a thread of its own.
@@ -133,6 +137,11 @@ def _serve(learner: socket.socket) -> None:
             if not message:
                 return
             start = json.loads(message)
+            if "kill" in start:
+                for pidfd, (_, generation) in children.items():
+                    if generation == start["kill"]:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                continue
             pid = os.fork()
             if pid == 0:
                 # The descriptors of the server and of other workers are closed by hand: one that kept another's end
@@ -172,8 +181,8 @@ def _live(job: dict[str, Any], main: Callable[..., None], start: dict[str, int],
         setproctitle(f"ga3c: {job['role']} {start['index']}")
         main(job["settings"], start["index"], start["generation"], end, memory_fd)
         exitcode = 0
-    except BaseException:
-        report_error(end, traceback.format_exc())
+    except BaseException as error:
+        report_error(end, error)
     finally:
         os._exit(exitcode)
 

@@ -3,16 +3,23 @@
 The only module that knows every role of this mode.
 """
 
+import os
+import socket
 import time
+from collections.abc import Callable
+
+import numpy as np
 
 from ga3c.actor import actor_settings
 from ga3c.batches import Batcher
+from ga3c.channels import ActorChannel, Unfinished
 from ga3c.forkserver import ForkServer
+from ga3c.metrics import Meters
 from ga3c.predictor import Predictor
 from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.slabs import SlabLayout
-from ga3c.supervisor import ActorGroup, Failure, Failures, ThreadGroup
-from ga3c.system import Context
+from ga3c.slabs import ActorClock, Slab, SlabLayout, create_slab_memory
+from ga3c.supervisor import Failure, Failures, ProcessGroup, ThreadGroup
+from ga3c.system import Account, Context
 from ga3c.trainer import Trainer
 
 _STOP_TIMEOUT_S = 2.0
@@ -38,7 +45,15 @@ class Ga3c:
         self._rollouts = TrainingQueue()
         settings = actor_settings(config.env_config(), layout, context.seed)
         server = ForkServer("actor", "actor", settings)
-        self.actors = ActorGroup(server, layout, self._rollouts, self._failures, context.notify)
+        self.actors = ActorGroup(
+            server,
+            layout,
+            self._rollouts,
+            self._failures,
+            context.notify,
+            timeout_s=config.actor_timeout,
+            replace_on_env_error=config.on_env_error == "replace",
+        )
         self._requests = PredictionQueue(self.actors.on_gone, self.actors.on_error, config.prediction_patience / 1000)
         self.actors.listen_on(self._requests)
         self.predictors = ThreadGroup(
@@ -74,9 +89,15 @@ class Ga3c:
         return self._failures.first
 
     def tick(self) -> None:
-        """Samples what nobody counts: queue depths and the actors' clocks."""
+        """Looks after the actors; samples what nobody counts: queue depths and the actors' clocks."""
+        self.actors.look_after()
         self._meters.sampled_depths(self._requests.depth, self._rollouts.depth)
         self.actors.read_clocks(self._meters)
+
+    def account(self) -> Account:
+        """Exact once everything has stopped."""
+        lost, unfinished = self.actors.unfinished_steps()
+        return Account({"actor replaced": lost} if lost else {}, unfinished + self._rollouts.live_steps())
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""
@@ -88,3 +109,72 @@ class Ga3c:
         self.actors.join(_STOP_TIMEOUT_S)
         for name in late:
             self._notify(f"{name} was still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")
+
+
+class ActorGroup(ProcessGroup[ActorChannel]):
+    """The actors: each has a slab, is heard by the prediction queue, and can fill the training queue."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        layout: SlabLayout,
+        training_queue: TrainingQueue,
+        failures: Failures,
+        notify: Callable[[str], None],
+        *,
+        timeout_s: float,
+        replace_on_env_error: bool,
+    ) -> None:
+        """``layout`` is of each actor's slab; the rest as in ``ProcessGroup``."""
+        super().__init__(
+            "actor", server, failures, notify, timeout_s=timeout_s, replace_on_env_error=replace_on_env_error
+        )
+        self._layout = layout
+        self._training_queue = training_queue
+        self._requests: PredictionQueue | None = None
+        self._clocks: dict[ActorChannel, np.ndarray] = {}  # as last read
+        self._lost_rollouts: list[Unfinished] = []  # of actors that are gone; a predictor may still add to the last
+
+    def listen_on(self, requests: PredictionQueue) -> None:
+        """New actors are heard there."""
+        self._requests = requests
+
+    def _open(self, index: int) -> tuple[ActorChannel, socket.socket, int]:
+        slab_fd = create_slab_memory(self._layout)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return ActorChannel(index, ours, Slab(self._layout, slab_fd)), theirs, slab_fd
+        except (OSError, ValueError):
+            os.close(slab_fd)
+            raise
+
+    def _opened(self, channel: ActorChannel) -> None:
+        assert self._requests is not None
+        self._training_queue.add_capacity(self._capacity)
+        self._requests.add(channel)
+
+    def _lost(self, channel: ActorChannel) -> None:
+        self._training_queue.add_capacity(-self._capacity)
+        self._clocks.pop(channel, None)
+        self._lost_rollouts.append(channel.unfinished)
+
+    @property
+    def _capacity(self) -> int:
+        """Samples of one actor that can wait for training: the segment being written cannot."""
+        return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
+
+    def unfinished_steps(self) -> tuple[int, int]:
+        """Steps of rollouts that were never completed: of actors that are gone, and of those that are there."""
+        with self._lock:
+            lost = sum(unfinished.steps for unfinished in self._lost_rollouts)
+            return lost, sum(record.channel.unfinished.steps for record in self._records.values())
+
+    def read_clocks(self, meters: Meters) -> None:
+        """Passes on what the actors spent their time with since the last call."""
+        spent = np.zeros(len(ActorClock.FIELDS))
+        with self._lock:
+            for record in self._records.values():
+                clock = record.channel.slab.clock.copy()
+                spent += clock - self._clocks.get(record.channel, 0.0)
+                self._clocks[record.channel] = clock
+        meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -85,6 +86,17 @@ def fit_line(measured: Sequence[tuple[int, float]]) -> Line:
     if per_state < 0:
         base, per_state = float(np.median(seconds)), 0.0
     return Line(float(base), float(per_state))
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before the time for measuring is spent.
+
+    Raises:
+      UsageError: a file cannot be written there.
+    """
+    folder = path.parent
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"--out: {path} cannot be written to; a file in a folder that exists would be right")
 
 
 def write_curves(path: Path, device: str, curves: dict[str, Curve]) -> None:

@@ -1,7 +1,10 @@
 """What a run measures: counters that every role adds to, windows of rates, and ``metrics.jsonl``."""
 
+import contextlib
+import errno
 import json
 import math
+import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple, Self
 from ga3c.envs import Episode
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
+LINES_KEPT = 100_000  # that could not be written yet; a day of play
 
 
 class UpdateFigures(NamedTuple):
@@ -62,19 +66,22 @@ class Meters:
     Attributes:
       env_steps: agent steps taken, those before a resume included: live predictions answered.
       updates: optimiser steps.
+      samples: live samples of the updates, without those before a resume.
     """
 
     def __init__(self, frames_per_step: int, *, env_steps: int = 0, updates: int = 0, time_s: float = 0.0) -> None:
         """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before."""
         self.env_steps = env_steps
         self.updates = updates
+        self.samples = 0
         self._frames_per_step = frames_per_step
         self._began = time.perf_counter() - time_s
-        self._lock = threading.Lock()  # guards all that follows, and the two counts
+        self._lock = threading.Lock()  # guards all that follows, and the counts
         self._window = _Window()
         self._learning_rate: float | None = None
         self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
         self._episodes: list[dict[str, Any]] = []
+        self._unsure_windows = 0  # for how many what the roles spent their time with is not known
 
     @property
     def time_s(self) -> float:
@@ -108,6 +115,7 @@ class Meters:
         """The model was updated with a batch of ``rows`` samples, live or not."""
         with self._lock:
             self.updates += 1
+            self.samples += update.samples
             self._learning_rate = update.learning_rate
             w = self._window
             w.updates += 1
@@ -132,6 +140,13 @@ class Meters:
             self._window.prediction_depths[prediction_queue] += 1
             self._window.training_depths[training_queue] += 1
 
+    def suspended(self, seconds: float) -> None:
+        """The whole run stood still for so long, which is no time of training."""
+        with self._lock:
+            self._began += seconds
+            self._window.began += seconds
+            self._unsure_windows = 2  # what a role was at meanwhile is charged to this one or the next
+
     def take_episodes(self) -> list[dict[str, Any]]:
         """The lines of episodes that ended since the last call."""
         with self._lock:
@@ -150,6 +165,9 @@ class Meters:
         with self._lock:
             w, self._window = self._window, _Window()
             seconds = max(time.perf_counter() - w.began, 1e-9)
+            if self._unsure_windows:
+                self._unsure_windows -= 1
+                w.seconds.clear()
             return {
                 "kind": "rates",
                 "time_s": round(self.time_s, 3),
@@ -210,7 +228,8 @@ class MetricsWriter:
 
     def __init__(self, folder: Path) -> None:
         """Continues the file if it is there."""
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._file = (folder / "metrics.jsonl").open("ab", buffering=0)
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=LINES_KEPT)
         self._board = _tensorboard(folder)
 
     def __enter__(self) -> Self:
@@ -222,26 +241,44 @@ class MetricsWriter:
         self.close()
 
     def write(self, lines: list[dict[str, Any]]) -> None:
-        """Appends the lines and flushes them."""
-        for line in lines:
-            self._file.write(json.dumps(line) + "\n")
-            if (
-                self._board is not None and line["kind"] == "rates"
-            ):  # hundreds of episodes a second would hold up the run
+        """Appends whole lines. Those that cannot be written now wait for the next call.
+
+        Raises:
+          OSError: the disk is full, or cannot be written; the file ends with a whole line.
+        """
+        self._waiting.extend(lines)
+        text = "".join(json.dumps(line) + "\n" for line in self._waiting).encode()
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(text)
+            if written != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise
+        for line in self._waiting:
+            if line["kind"] == "rates":  # hundreds of episodes a second would hold up the run
                 self._to_board(line)
-        self._file.flush()
+        self._waiting.clear()
 
     def _to_board(self, line: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
         step = line["env_steps"]
-        for name, figure in line.items():
-            if isinstance(figure, int | float) and name not in ("env_steps", "time_s"):
-                self._board.add_scalar(f"{line['kind']}/{name}", figure, step)
+        try:
+            for name, figure in line.items():
+                if isinstance(figure, int | float) and name not in ("env_steps", "time_s"):
+                    self._board.add_scalar(f"{line['kind']}/{name}", figure, step)
+        except OSError:  # Its own thread could not write; what it shows is in metrics.jsonl too.
+            self._board = None
 
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def _tensorboard(folder: Path) -> Any:

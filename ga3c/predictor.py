@@ -78,5 +78,7 @@ class Predictor:
         if request.completed != NO_SEGMENT:
             slab.bootstrap_values[request.completed] = values
             self._rollouts.put(Rollouts(slab, request.completed, request.channel.release))
+            request.channel.unfinished.steps = 0
+        request.channel.unfinished.steps += live
         request.channel.reply()
         return live

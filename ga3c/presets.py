@@ -103,7 +103,7 @@ _ATARI_OPTIONS = (
 _UNUSED: dict[str, tuple[str, ...]] = {
     "ga3c": ("actor_diversity",),
     "a3c": (*_NO_QUEUES, "envs_per_actor"),
-    "a2c": (*_NO_QUEUES, "actors", "actor_diversity"),
+    "a2c": (*_NO_QUEUES, "actors", "actor_diversity", "actor_timeout"),
 }
 
 

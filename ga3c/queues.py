@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ga3c.channels import ActorChannel, ActorError, Request
+from ga3c.channels import ActorChannel, RemoteError, Request
 from ga3c.slabs import Rollouts
 
 POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits notices, without having been woken
@@ -25,14 +25,14 @@ POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits noti
 class PredictionQueue:
     """Requests for actions, waiting in the actors' sockets.
 
-    ``on_gone(channel)`` is called by the predictor that finds an actor's end closed, ``on_error(channel, traceback)``
-    when an actor reports an exception; in both cases the channel has left the queue.
+    ``on_gone(channel)`` is called by the predictor that finds an actor's end closed, ``on_error(channel, error)`` when
+    an actor reports an exception; in both cases the channel has left the queue.
     """
 
     def __init__(
         self,
         on_gone: Callable[[ActorChannel], None],
-        on_error: Callable[[ActorChannel, str], None],
+        on_error: Callable[[ActorChannel, RemoteError], None],
         patience_s: float = 0.0,
     ) -> None:
         """``patience_s`` is how long a predictor waits once for more while fewer than half of the actors wait."""
@@ -82,7 +82,7 @@ class PredictionQueue:
 
     def _collect(self, max_batch_size: int) -> list[Request]:
         gone: list[ActorChannel] = []
-        failed: list[tuple[ActorChannel, str]] = []
+        failed: list[tuple[ActorChannel, RemoteError]] = []
         requests: list[Request] = []
         size = 0
         with self._collecting:
@@ -101,8 +101,8 @@ class PredictionQueue:
                     break  # epoll is level-triggered: the rest stays ready for the next predictor.
                 try:
                     request = channel.receive()
-                except ActorError as error:
-                    failed.append((channel, str(error)))
+                except RemoteError as error:
+                    failed.append((channel, error))
                     self._remove(channel)
                     continue
                 if request is None:
@@ -113,8 +113,8 @@ class PredictionQueue:
                 size += request.size
         for channel in gone:
             self._on_gone(channel)
-        for channel, traceback in failed:
-            self._on_error(channel, traceback)
+        for channel, raised in failed:
+            self._on_error(channel, raised)
         return requests
 
     def close(self) -> None:
@@ -146,10 +146,8 @@ class TrainingQueue:
         self._closed = False
 
     def put(self, rollouts: Rollouts) -> None:
-        """Adds a complete segment; never waits. After ``close`` it is dropped."""
+        """Adds a complete segment; never waits. After ``close`` nobody takes it."""
         with self._changed:
-            if self._closed:
-                return
             self._rollouts.append(rollouts)
             self._samples += rollouts.samples
             self._changed.notify()
@@ -203,7 +201,12 @@ class TrainingQueue:
         return bool(self._rollouts) and self._samples >= min(min_batch_size, self._capacity)
 
     def close(self) -> None:
-        """Ends every iterator; what waits is dropped. May be called twice."""
+        """Ends every iterator; what waits stays there. May be called twice."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def live_steps(self) -> int:
+        """Live steps of the rollouts that wait."""
+        with self._changed:
+            return sum(int(rollouts.field("live").sum()) for rollouts in self._rollouts)

@@ -4,11 +4,8 @@ import datetime
 import json
 import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,12 @@ from ga3c.a2c import A2c
 from ga3c.a3c import A3c
 from ga3c.build import build_model
 from ga3c.checkpoint import (
+    Checkpoint,
     Progress,
-    find_checkpoint,
     list_checkpoints,
     load_network,
     load_optimiser,
-    read_checkpoint,
+    read_newest,
     snapshot,
     write_checkpoint,
 )
@@ -40,6 +37,8 @@ from ga3c.model import Model
 from ga3c.networks import ConvNetwork
 from ga3c.presets import validate
 from ga3c.report import Display, make_display
+from ga3c.rlimits import provide_descriptors
+from ga3c.signals import Signals
 from ga3c.simulated import is_simulated
 from ga3c.system import Context, System
 
@@ -47,6 +46,7 @@ _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
+_SUSPENDED_S = 5.0  # a wait of _TICK_S that takes as long: SIGSTOP, or the lid of a laptop
 _PAUSE_S = 2.0  # for an update to end before a checkpoint is taken
 
 
@@ -58,9 +58,12 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     validate(config, spec)
+    provide_descriptors(config.actors)
     model, facts = build_model(config, spec)
+    progress, unusable = Progress(), list[str]()
     with model.changing():
-        progress = _restore(config, model) if config.resume is not None else Progress()
+        if config.resume is not None:
+            progress, unusable = _restore(config.resume, model)
         waits = is_simulated(config.device)  # and needs no mean image
         if config.resume is None and config.normalise_states and not waits and isinstance(model.network, ConvNetwork):
             model.network.normalise(_random_play(config, spec))
@@ -75,9 +78,9 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     _write_json(folder / "run.json", run)
     _write_json(folder / "config.json", config.to_json())
     setproctitle("ga3c: learner")
-    signals = _Signals()
+    signals = Signals()
     with signals.handled(), MetricsWriter(folder) as writer, make_display(_title(config)) as display:
-        for line in _header(config, spec, run, folder, progress):
+        for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals)
         return session.run()
@@ -95,7 +98,7 @@ class _Session:
         progress: Progress,
         writer: MetricsWriter,
         display: Display,
-        signals: "_Signals",
+        signals: Signals,
     ) -> None:
         self._config = config
         self._model = model
@@ -115,6 +118,7 @@ class _Session:
             Context(config, spec, model, self._meters, self._learning_rate, display.say, resumed=progress)
         )
         self._first_update = progress.updates
+        self._resumed_steps = progress.env_steps
 
     def run(self) -> int:
         """Returns the exit code."""
@@ -124,6 +128,7 @@ class _Session:
         finally:
             self._system.stop()
         self._write_metrics()
+        self._write([self._totals()])
         self._checkpoint()
         if self._system.failure is not None:
             raise WorkerError(str(self._system.failure))
@@ -139,8 +144,13 @@ class _Session:
         windows = _Every(_WINDOW_S)
         checkpoints = _Every(self._config.checkpoint_every)
         while not (self._done >= 1.0 or self._system.failure):
+            waits_from = time.monotonic()
             if self._signals.wait(_TICK_S):
                 return
+            waited = time.monotonic() - waits_from
+            if waited > _SUSPENDED_S:
+                self._meters.suspended(waited - _TICK_S)
+                self._display.say(f"the run stood still for {waited:.0f} s: it was suspended, and goes on")
             self._system.tick()
             if windows.due():
                 self._write_metrics()
@@ -161,16 +171,33 @@ class _Session:
 
     def _write_metrics(self) -> None:
         rates = self._meters.rates()
-        try:
-            self._writer.write([*self._meters.take_episodes(), rates])
-        except OSError as error:
-            self._display.say(f"metrics not written: {error}")
+        self._write([*self._meters.take_episodes(), rates])
         done = self._done
         limited = self._config.total_steps or self._config.minutes
         left_s = None
         if limited and done > 0:
             left_s = max(0.0, self._meters.time_s * (1 / done - 1))
         self._display.show(rates, min(done, 1.0) if limited else None, left_s)
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        """Appends to the metrics; a full disk is said, and tried again next time."""
+        try:
+            self._writer.write(lines)
+        except OSError as error:
+            self._display.say(f"metrics not written: {error}; they are kept, and tried again")
+
+    def _totals(self) -> dict[str, Any]:
+        """What became of every step of this process: the last line of its metrics."""
+        account = self._system.account()
+        return {
+            "kind": "totals",
+            "time_s": round(self._meters.time_s, 3),
+            "env_steps": self._meters.env_steps,
+            "resumed_steps": self._resumed_steps,
+            "samples_trained": self._meters.samples,
+            "samples_dropped": account.dropped,
+            "samples_in_flight": account.in_flight,
+        }
 
     def _checkpoint(self) -> None:
         """Writes one if there is anything new; a full disk is said, and tried again next time."""
@@ -179,7 +206,7 @@ class _Session:
         meters = self._meters
         try:
             with self._model.paused(_PAUSE_S):
-                progress = Progress(meters.env_steps, self._model.version, meters.time_s)
+                progress = Progress(meters.env_steps, self._model.version, meters.time_s, meters.episode_return_mean)
                 tensors = snapshot(self._model.network, self._model.optimiser)
             write_checkpoint(self._folder, self._config, progress, tensors, self._config.keep)
         except (OSError, TimeoutError) as error:
@@ -201,43 +228,18 @@ class _Every:
         return True
 
 
-class _Signals:
-    """SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once."""
+def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
+    """Loads the newest checkpoint that is whole into ``model``; says what is wrong with those after it."""
+    restored: list[Progress] = []
 
-    def __init__(self) -> None:
-        self.exitcode = 0
-        self._asked = threading.Event()
+    def use(checkpoint: Checkpoint, path: Path) -> None:
+        load_network(checkpoint, model.network, path)
+        load_optimiser(checkpoint, model.optimiser)
+        model.version = checkpoint.progress.updates
+        restored.append(checkpoint.progress)
 
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handles both while it lasts."""
-        old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, _: object) -> None:
-        if self._asked.is_set():
-            os._exit(128 + number)  # The forkserver sees the end of this process and takes the actors with it.
-        self.exitcode = 128 + number
-        self._asked.set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Waits for a signal; True if one has come."""
-        return self._asked.wait(timeout_s)
-
-
-def _restore(config: TrainConfig, model: Model) -> Progress:
-    """Loads the newest checkpoint of the run to resume into ``model``."""
-    assert config.resume is not None
-    path = find_checkpoint(config.resume)
-    checkpoint = read_checkpoint(path)
-    load_network(checkpoint, model.network, path)
-    load_optimiser(checkpoint, model.optimiser)
-    model.version = checkpoint.progress.updates
-    return checkpoint.progress
+    _, unusable = read_newest(folder, use)
+    return restored[0], unusable
 
 
 def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:

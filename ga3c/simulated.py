@@ -93,8 +93,15 @@ def find_curve(device: str, network: str) -> Curve:
         raise UsageError(f"--device: {path} holds no latency curves: {type(error).__name__}: {error}") from None
 
 
+_TURN_S = 1e-3
+_LATENESS_S = 3e-4  # of a thread that slept until its turn was over: that is the host's clock, no pause of the device
+
+
 class Timeline:
     """When the one device is free. Requests of all threads and processes are served one at a time, as they come.
+
+    A long one is served in turns of a millisecond, between which others are: a device goes from one stream's kernel to
+    another's, and a prediction does not wait for the whole of an update.
 
     The time until which it is taken lies in shared memory; the lock on it is the kernel's, which frees it if the holder
     is killed. It is held for the reservation only, never while waiting.
@@ -122,14 +129,15 @@ class Timeline:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def serve(self, seconds: float) -> None:
-        """Waits until the device has been free and then busy for ``seconds``; no time needs no device."""
-        if seconds <= 0:
-            return
-        with self._reserving():
-            (free_at,) = struct.unpack_from("d", self._memory)
-            done_at = max(free_at, time.monotonic()) + seconds
-            struct.pack_into("d", self._memory, 0, done_at)
-        time.sleep(max(0.0, done_at - time.monotonic()))
+        """Waits until the device has been busy with it for ``seconds``; no time needs no device."""
+        while seconds > 0:
+            turn = min(seconds, _TURN_S)
+            seconds -= turn
+            with self._reserving():
+                (free_at,) = struct.unpack_from("d", self._memory)
+                done_at = max(free_at, time.monotonic() - _LATENESS_S) + turn
+                struct.pack_into("d", self._memory, 0, done_at)
+            time.sleep(max(0.0, done_at - time.monotonic()))
 
 
 class SimulatedModel(Model):

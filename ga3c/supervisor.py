@@ -1,6 +1,7 @@
-"""Starts, watches, replaces and stops the actor processes and the learner's threads.
+"""Starts, watches, replaces and stops worker processes and the learner's threads.
 
-It does not know what the threads do: a wiring module hands it a factory for each role.
+It does not know what they do: a wiring module hands it a factory for each role of threads, and the channels and memory
+of its processes.
 """
 
 import os
@@ -13,15 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
-from ga3c.channels import ActorChannel
+from ga3c.channels import RemoteError
 from ga3c.forkserver import ForkServer
-from ga3c.metrics import Meters
-from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.slabs import ActorClock, Slab, SlabLayout, create_slab_memory
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
+_LONGEST_LOOK_S = 1.0
 
 
 class Role(Protocol):
@@ -105,6 +102,14 @@ class Channel(Protocol):
     index: int
     rollouts_completed: int
 
+    @property
+    def progress(self) -> int:
+        """Changes with everything the worker does."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is the worker's turn to do something."""
+
     def stop(self) -> None:
         """Asks the worker to end."""
 
@@ -118,13 +123,32 @@ class _Record(Generic[C]):
     generation: int
     pid: int | None = None
     leaving: bool = False
+    progress: int = -1  # when last looked at
+    silent_s: float = 0.0  # since then
+    hung: bool = False  # and is being killed
 
 
 class ProcessGroup(Generic[C]):
     """The worker processes of one role; their number can change while they run, and one that dies is replaced."""
 
-    def __init__(self, role: str, server: ForkServer, failures: Failures, notify: Callable[[str], None]) -> None:
-        """``role`` names them, as in ``actor 1``; ``notify`` is told, in a sentence, when one has been replaced."""
+    def __init__(
+        self,
+        role: str,
+        server: ForkServer,
+        failures: Failures,
+        notify: Callable[[str], None],
+        *,
+        timeout_s: float,
+        replace_on_env_error: bool,
+    ) -> None:
+        """``role`` names them, as in ``actor 1``.
+
+        ``notify`` is told, in a sentence, when one has been replaced: because it died, because it did nothing for
+        ``timeout_s`` although it was its turn, or (``replace_on_env_error``) because its environment failed.
+        """
+        self._timeout_s = timeout_s
+        self._replace_on_env_error = replace_on_env_error
+        self._looked_at = time.monotonic()
         self._role = role
         self._server = server
         self._failures = failures
@@ -188,6 +212,17 @@ class ProcessGroup(Generic[C]):
 
     def on_gone(self, channel: C) -> None:
         """A worker's end has closed: it left, or died and is replaced."""
+        self._replace(channel, "it died")
+
+    def on_error(self, channel: C, error: RemoteError) -> None:
+        """A worker raised: the run ends, or the worker is replaced."""
+        if error.in_environment and self._replace_on_env_error:
+            self._replace(channel, str(error))
+        else:
+            self._failures.add(f"{self._role} {channel.index}", str(error))
+
+    def _replace(self, channel: C, why: str) -> None:
+        """``why`` is a sentence, and what more there is to say in lines after it."""
         with self._lock:
             record = self._records.get(channel.index)
             if self._stopping or record is None or record.channel is not channel:
@@ -200,16 +235,31 @@ class ProcessGroup(Generic[C]):
                 return
             deaths = 1 if channel.rollouts_completed else self._deaths.get(channel.index, 0) + 1
             self._deaths[channel.index] = deaths
+            if record.hung:
+                why = f"it did nothing for {self._timeout_s:g} s"
             if deaths >= MAX_DEATHS:
-                text = f"died {MAX_DEATHS} times in a row without finishing a rollout"
+                text = f"it ended {MAX_DEATHS} times in a row without finishing a rollout; the last time: {why}"
                 self._failures.add(f"{self._role} {channel.index}", text)
                 return
             self._start(channel.index)
-        self._notify(f"{self._role} {channel.index} died and was replaced; its unfinished rollout was dropped")
+        cause = why.splitlines()[0]
+        self._notify(f"{self._role} {channel.index} was replaced, its unfinished rollout dropped: {cause}")
 
-    def on_error(self, channel: C, text: str) -> None:
-        """A worker raised: the run ends."""
-        self._failures.add(f"{self._role} {channel.index}", text)
+    def look_after(self) -> None:
+        """Kills workers that hang; called a few times a second."""
+        now = time.monotonic()
+        # What passes while the learner itself stands still (SIGSTOP, the lid of a laptop) is nobody's silence.
+        elapsed_s, self._looked_at = min(now - self._looked_at, _LONGEST_LOOK_S), now
+        with self._lock:
+            for record in self._records.values():
+                progress = record.channel.progress
+                if not record.channel.awaited or progress != record.progress:
+                    record.progress, record.silent_s = progress, 0.0
+                    continue
+                record.silent_s += elapsed_s
+                if record.silent_s > self._timeout_s and not record.hung:
+                    record.hung = True
+                    self._server.kill_worker(record.generation)
 
     def _watch(self) -> None:
         try:
@@ -256,59 +306,3 @@ class ProcessGroup(Generic[C]):
         self._server.close(timeout_s)
         if self._watcher.ident is not None:
             self._watcher.join(timeout_s)
-
-
-class ActorGroup(ProcessGroup[ActorChannel]):
-    """The actors of mode ga3c: each has a slab, is heard by the prediction queue, and can fill the training queue."""
-
-    def __init__(
-        self,
-        server: ForkServer,
-        layout: SlabLayout,
-        training_queue: TrainingQueue,
-        failures: Failures,
-        notify: Callable[[str], None],
-    ) -> None:
-        """``layout`` is of each actor's slab."""
-        super().__init__("actor", server, failures, notify)
-        self._layout = layout
-        self._training_queue = training_queue
-        self._requests: PredictionQueue | None = None
-        self._clocks: dict[ActorChannel, np.ndarray] = {}  # as last read
-
-    def listen_on(self, requests: PredictionQueue) -> None:
-        """New actors are heard there."""
-        self._requests = requests
-
-    def _open(self, index: int) -> tuple[ActorChannel, socket.socket, int]:
-        slab_fd = create_slab_memory(self._layout)
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            return ActorChannel(index, ours, Slab(self._layout, slab_fd)), theirs, slab_fd
-        except (OSError, ValueError):
-            os.close(slab_fd)
-            raise
-
-    def _opened(self, channel: ActorChannel) -> None:
-        assert self._requests is not None
-        self._training_queue.add_capacity(self._capacity)
-        self._requests.add(channel)
-
-    def _lost(self, channel: ActorChannel) -> None:
-        self._training_queue.add_capacity(-self._capacity)
-        self._clocks.pop(channel, None)
-
-    @property
-    def _capacity(self) -> int:
-        """Samples of one actor that can wait for training: the segment being written cannot."""
-        return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
-
-    def read_clocks(self, meters: Meters) -> None:
-        """Passes on what the actors spent their time with since the last call."""
-        spent = np.zeros(len(ActorClock.FIELDS))
-        with self._lock:
-            for record in self._records.values():
-                clock = record.channel.slab.clock.copy()
-                spent += clock - self._clocks.get(record.channel, 0.0)
-                self._clocks[record.channel] = clock
-        meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))

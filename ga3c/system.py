@@ -1,7 +1,7 @@
 """What a run and a mode know of each other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ga3c.checkpoint import Progress
@@ -39,6 +39,19 @@ class Context:
         return self.config.seed + self.resumed.env_steps
 
 
+@dataclass(frozen=True)
+class Account:
+    """Live steps that were counted and are not trained on: ``env_steps`` are these and the samples of the updates.
+
+    Attributes:
+      dropped: by reason.
+      in_flight: in rollouts that are not complete, or wait for training.
+    """
+
+    dropped: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+
+
 class System(Protocol):
     """One mode, wired: what a run starts, looks after and stops."""
 
@@ -50,6 +63,9 @@ class System(Protocol):
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds."""
+
+    def account(self) -> Account:
+        """What became of the steps that no update has seen."""
 
     @property
     def failure(self) -> Failure | None:

@@ -37,7 +37,10 @@ ALLOWED = {
     "predictor": {"channels", "metrics", "model", "queues", "slabs"},
     "trainer": {"batches", "metrics", "model", "queues"},
     "forkserver": {"channels"},
-    "supervisor": {"channels", "forkserver", "metrics", "queues", "slabs"},
+    "options": {"errors"},
+    "rlimits": {"errors"},
+    "signals": set(),
+    "supervisor": {"channels", "forkserver"},
     "config": {"envs", "errors", "losses", "model", "networks", "optim"},
     "presets": {"config", "envs", "errors", "networks"},
     "checkpoint": {"config", "errors"},
@@ -48,7 +51,8 @@ ALLOWED = {
         "shared", "simulated",
     },
     "ga3c": {
-        "actor", "batches", "forkserver", "predictor", "queues", "slabs", "supervisor", "system", "trainer"
+        "actor", "batches", "channels", "forkserver", "metrics", "predictor", "queues", "slabs", "supervisor",
+        "system", "trainer",
     },
     "a3c": {
         "channels", "forkserver", "metrics", "optim", "shared", "supervisor", "system", "worker"
@@ -58,7 +62,7 @@ ALLOWED = {
     "report": set(),
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "envs", "errors", "ga3c", "machine", "metrics", "model",
-        "networks", "presets", "report", "simulated", "system",
+        "networks", "presets", "report", "rlimits", "signals", "simulated", "system",
     },
     "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
     "compare": {"compare.command"},
@@ -67,7 +71,7 @@ ALLOWED = {
     "compare.plan": {"compare.cells", "compare.figures"},
     "compare.record": {"compare.cells", "errors"},
     "compare.progress": set(),
-    "compare.options": {"compare.plan", "config", "envs", "errors", "model", "networks"},
+    "compare.options": {"compare.plan", "config", "envs", "errors", "model", "networks", "options"},
     "compare.grid": {
         "compare.cells", "compare.figures", "compare.options", "compare.plan", "compare.progress", "compare.record",
         "errors", "machine",
@@ -80,11 +84,11 @@ ALLOWED = {
     "compare.charts_over_time": {"compare.cells", "compare.chart_style", "compare.figures"},
     "compare.command": {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
-        "errors", "report",
+        "errors", "options", "report",
     },
     "cli": {
-        "compare", "config", "envs", "errors", "evaluate", "latency", "model", "networks", "presets", "report", "run",
-        "simulated",
+        "compare", "config", "envs", "errors", "evaluate", "latency", "model", "networks", "options", "presets",
+        "report", "run", "simulated",
     },
 }  # fmt: skip
 WITHOUT_TORCH = ["__init__", "actor", "channels", "envs", "errors", "forkserver", "queues", "returns", "slabs"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ga3c.channels import NO_SEGMENT, ActorChannel, ActorPort, ChannelClosed, report_error
-from ga3c.envs import Episode
+from ga3c.envs import EnvError, Episode
 from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.slabs import Rollouts, Slab, SlabLayout, create_slab_memory
+from ga3c.slabs import ActorClock, Rollouts, Slab, SlabLayout, create_slab_memory
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=4, observation_shape=(2,), observation_dtype="float32")
 NEVER = threading.Event()
@@ -30,7 +30,7 @@ def make_pair(index=0, layout=LAYOUT):
 @contextmanager
 def prediction_queue(actors=1):
     gone, errors = [], []
-    queue = PredictionQueue(gone.append, lambda channel, text: errors.append((channel.index, text)))
+    queue = PredictionQueue(gone.append, lambda channel, error: errors.append((channel.index, error)))
     pairs = [make_pair(i) for i in range(actors)]
     for _, channel, _ in pairs:
         queue.add(channel)
@@ -184,10 +184,33 @@ def test_a_patient_predictor_takes_the_requests_that_come_a_moment_later():
 
 def test_an_actors_traceback_reaches_the_learner():
     with prediction_queue(actors=2) as (queue, [(failing, _, _), (other, _, _)], _, errors):
-        report_error(failing._socket, "Traceback: ROM not found")
+        report_error(failing._socket, FileNotFoundError("no ROM"))
         other.request_actions(0, 0, NO_SEGMENT, [])
         next(queue.batches(8, NEVER))
-        assert errors == [(0, "Traceback: ROM not found")]
+        [(index, error)] = errors
+        assert (index, str(error), error.in_environment) == (0, "FileNotFoundError: no ROM\n", False)
+
+
+def test_what_an_environment_did_is_told_from_what_an_actor_did():
+    with prediction_queue(actors=2) as (queue, [(failing, _, _), (other, _, _)], _, errors):
+        report_error(failing._socket, EnvError("environment 3 is on fire"))
+        other.request_actions(0, 0, NO_SEGMENT, [])
+        next(queue.batches(8, NEVER))
+        [(index, error)] = errors
+        assert (index, error.in_environment) == (0, True)
+        assert str(error).startswith("environment 3 is on fire\n")
+
+
+def test_it_is_an_actors_turn_after_a_reply_and_not_while_it_waits_for_a_segment():
+    with prediction_queue() as (queue, [(port, channel, _)], _, _):
+        assert channel.awaited  # it has yet to start
+        port.request_actions(0, 0, NO_SEGMENT, [])
+        next(queue.batches(8, NEVER))
+        assert not channel.awaited
+        channel.reply()
+        assert channel.awaited
+        channel.slab.activity[0] = ActorClock.SEGMENT
+        assert not channel.awaited
 
 
 def test_replying_to_an_actor_that_is_gone_does_nothing():
@@ -288,14 +311,15 @@ def test_two_trainers_do_not_share_out_a_batch_between_them():
         assert sorted(len(batch()) for batch in taking) == [2, 2]
 
 
-def test_closing_the_training_queue_ends_iterators_and_drops_what_comes_later():
+def test_closing_the_training_queue_ends_iterators_and_nobody_takes_what_comes_later():
     with training_queue(1) as (queue, [first]):
         iterating = in_thread(lambda: list(queue.batches(24, NEVER)))
         queue.close()
         queue.close()
         queue.put(first)
         assert iterating() == []
-        assert queue.depth == 0
+        assert list(queue.batches(1, NEVER)) == []
+        assert queue.live_steps() == int(first.field("live").sum())
 
 
 def test_a_trainer_that_is_asked_to_stop_leaves_what_waits_in_the_queue():
@@ -324,11 +348,11 @@ def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
 def test_an_actors_last_words_are_heard_though_a_message_of_ours_was_not_read():
     with prediction_queue(actors=2) as (queue, [(_, channel, end), (other, _, _)], gone, errors):
         channel.release(0)
-        report_error(end, "boom")
+        report_error(end, RuntimeError("boom"))
         end.close()
         other.request_actions(0, 0, NO_SEGMENT, [])
         next(queue.batches(8, NEVER))
-        assert errors == [(0, "boom")]
+        assert [(index, str(error)) for index, error in errors] == [(0, "RuntimeError: boom\n")]
         assert gone == []
 
 

@@ -1,5 +1,7 @@
 """Tiny environments whose returns are known in closed form, registered with Gymnasium when this module is imported."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -74,11 +76,73 @@ class Raises(TerminalReward):
         return state, reward, terminated, truncated, info
 
 
+class Breaks(TerminalReward):
+    """Returns in its third step what it must not; what that is, a subclass says."""
+
+    state: Any = np.zeros(3, np.float32)
+    reward: Any = 0.0
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        state, reward, terminated, truncated, info = super().step(action)
+        return (self.state, self.reward, terminated, truncated, info) if terminated else (
+            state, reward, terminated, truncated, info
+        )  # fmt: skip
+
+
+class NanState(Breaks):
+    state = np.full(3, np.nan, np.float32)
+
+
+class WrongShape(Breaks):
+    state = np.zeros(4, np.float32)
+
+
+class WrongDtype(Breaks):
+    state = np.array(["a", "b", "c"])
+
+
+class OutOfRange(Breaks):
+    state = np.array([0.0, 7.0, 0.0], np.float32)
+
+
+class NanReward(Breaks):
+    reward = float("nan")
+
+
+class FailsOnce(Identity):
+    """Raises once in the folder in which it is played; whoever comes later plays on."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if _first_time("raised"):
+            raise RuntimeError("the emulator is on fire")
+        return super().step(action)
+
+
+class HangsOnce(Identity):
+    """Never returns, once in the folder in which it is played."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if _first_time("hung"):
+            time.sleep(10_000)
+        return super().step(action)
+
+
+def _first_time(name: str) -> bool:
+    try:
+        Path(name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 class Continuous(TerminalReward):
     """Actions that are not supported."""
 
     action_space = Box(-1.0, 1.0, (1,), np.float32)  # type: ignore[assignment]
 
 
-for _name in ("TerminalReward", "OnlyTruncation", "Identity", "Raises", "Continuous"):
+for _name in (
+    "TerminalReward", "OnlyTruncation", "Identity", "Raises", "NanState", "WrongShape", "WrongDtype", "OutOfRange",
+    "NanReward", "FailsOnce", "HangsOnce", "Continuous",
+):  # fmt: skip
     gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}")

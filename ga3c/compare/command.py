@@ -4,14 +4,13 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-import tyro
-
 from ga3c.compare.cells import Row, cell_of
 from ga3c.compare.grid import Stopped, check_folder, compare, failures
 from ga3c.compare.options import CompareOptions, resolve
 from ga3c.compare.record import read_records
 from ga3c.compare.report import speed_up_lines, write_report
 from ga3c.errors import UsageError
+from ga3c.options import parse_known
 from ga3c.report import say_error
 
 EXTRA = ("matplotlib", "scipy")
@@ -23,7 +22,7 @@ def run_compare(arguments: list[str]) -> int:
     Raises:
       UsageError: the user asked for what cannot be had.
     """
-    options, rest = tyro.cli(CompareOptions, args=arguments, prog="ga3c compare", return_unknown_args=True)
+    options, rest = parse_known(CompareOptions, arguments, "ga3c compare")
     check_extra()
     if options.plot_only:
         return _plot(options, rest)

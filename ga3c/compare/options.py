@@ -16,6 +16,7 @@ from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError, nearest
 from ga3c.model import resolve_device
 from ga3c.networks import build_network, is_image
+from ga3c.options import parse
 
 _QUICK_S = 255.0  # for all cells of --quick: the pictures, and a slow start, have the rest of 5 minutes
 _START_S = 8.0  # that a run takes to start and to end, beside its minutes
@@ -189,7 +190,7 @@ def _check_train_arguments(options: CompareOptions, train_arguments: list[str]) 
         if name in _OWN:
             hint = "; --minutes-each would be right" if name == "minutes" else ""
             raise UsageError(f"--{name.replace('_', '-')} is the comparison's own to choose; leave it out{hint}")
-    said = tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train")
+    said = parse(TrainConfig, train_arguments, "ga3c train")
     if said.env != TrainConfig.env:
         raise UsageError(f"got {said.env!r}; --env {said.env} would be right")
     validate_numbers(said)

@@ -7,13 +7,14 @@ action is ignored. Whoever steps an environment has to leave it out of what it l
 import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
-from ga3c.envs.base import Backend, EnvConfig, EnvSpec, Step, VectorEnv
+from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, Step, VectorEnv
 from ga3c.envs.player import Episode, Player
 from ga3c.errors import UsageError, nearest
 
 __all__ = [
     "Backend",
     "EnvConfig",
+    "EnvError",
     "EnvSpec",
     "Episode",
     "Player",

@@ -89,6 +89,26 @@ class Step(NamedTuple):
     game_over: NDArray[np.bool_]
 
 
+class EnvError(RuntimeError):
+    """An environment failed or returned what it must not; the message is a sentence that names it."""
+
+
+def check_finite(name: str, values: NDArray[Any]) -> None:
+    """Refuses what cannot be learnt from.
+
+    Args:
+      name: what ``values`` are, in the singular.
+      values: [K, ...] of K environments.
+
+    Raises:
+      EnvError: one of them is infinite or not a number.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        k = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+        raise EnvError(f"environment {k} returned a {name} that is not finite: {values[k]}")
+
+
 class VectorEnv(Protocol):
     """K environments stepped together."""
 
@@ -98,7 +118,11 @@ class VectorEnv(Protocol):
         """Starts K episodes and returns their first states, [K, ...]. Called once, first."""
 
     def step(self, actions: NDArray[np.int64]) -> Step:
-        """Steps every environment; ``actions`` is [K]. The result's arrays are valid until the next call."""
+        """Steps every environment; ``actions`` is [K]. The result's arrays are valid until the next call.
+
+        Raises:
+          EnvError: one of them failed.
+        """
 
     def close(self) -> None:
         """Frees what the environments hold."""

@@ -14,6 +14,7 @@ from ga3c.envs.base import (
     Step,
     atari_protocol,
     check_autoreset,
+    check_finite,
     check_spaces,
     sticky_actions,
 )
@@ -103,6 +104,9 @@ class EnvPoolEnv:
         self._ended = ended & ~self._ended
         self._game_over = game_over
         states = state["obs"].astype(self._dtype, copy=False)
+        check_finite("reward", rewards)
+        if self._dtype != "uint8":
+            check_finite("state", states)
         return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
 
     def _step(self, actions: NDArray[Any]) -> dict[str, NDArray[Any]]:

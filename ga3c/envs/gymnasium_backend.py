@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+import math
 import re
+from functools import partial
 from typing import Any
 
 import envpool
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from ga3c.envs.base import (
     ATARI_MAX_EPISODE_STEPS,
     EnvConfig,
+    EnvError,
     EnvSpec,
     Step,
     atari_protocol,
@@ -23,6 +26,8 @@ from ga3c.envs.base import (
     sticky_actions,
 )
 from ga3c.errors import UsageError, nearest
+
+_TOLERANCE = 1e-4
 
 
 class FireOnReset(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -87,6 +92,10 @@ def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
     return FrameStackObservation(env, config.frame_stack)
 
 
+def _make_checked(config: EnvConfig, index: int) -> gymnasium.Env[Any, Any]:
+    return HeldToItsWord(_make_single(config), index)
+
+
 def spec(config: EnvConfig) -> EnvSpec:
     """See ``env_spec``; makes one environment to look at its spaces."""
     _check_id(config)
@@ -108,6 +117,61 @@ def spec(config: EnvConfig) -> EnvSpec:
     return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, game, protocol)
 
 
+class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Turns what one environment raises, or returns against its own spaces, into a sentence that names it."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
+        """``index`` is its name in the sentence."""
+        super().__init__(env)
+        self._name = f"environment {index}"
+        space = env.observation_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._space = space
+        # A rounding error beyond a bound harms nobody.
+        self._low = space.low - _TOLERANCE * np.maximum(1, np.abs(space.low))
+        self._high = space.high + _TOLERANCE * np.maximum(1, np.abs(space.high))
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """See ``gymnasium.Env``; raises ``EnvError``."""
+        try:
+            state, info = self.env.reset(**kwargs)
+        except Exception as error:
+            raise EnvError(f"{self._name} raised {type(error).__name__} in reset: {error}") from error
+        self._check(state)
+        return state, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See ``gymnasium.Env``; raises ``EnvError``."""
+        try:
+            state, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            raise EnvError(f"{self._name} raised {type(error).__name__} in step: {error}") from error
+        self._check(state)
+        try:
+            finite = math.isfinite(reward)
+        except TypeError:
+            finite = False
+        if not finite:
+            raise EnvError(f"{self._name} returned the reward {reward!r}; a finite number would be right")
+        return state, reward, terminated, truncated, info
+
+    def _check(self, state: Any) -> None:
+        state, space = np.asarray(state), self._space
+        if state.shape != space.shape:
+            raise EnvError(f"{self._name} returned a state of shape {state.shape}; {space.shape} would be right")
+        if not np.can_cast(state.dtype, space.dtype, "same_kind"):
+            raise EnvError(f"{self._name} returned a state of {state.dtype}; {space.dtype} would be right")
+        if not np.isfinite(state).all():
+            raise EnvError(f"{self._name} returned a state that is not finite: {state}")
+        wrong = (state < self._low) | (state > self._high)
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise EnvError(
+                f"{self._name} returned a state with {state[at]} at {at};"
+                f" {space.low[at]} to {space.high[at]} would be right"
+            )
+
+
 class GymnasiumEnv:
     """Gymnasium's environments, stepped one after the other in this process."""
 
@@ -117,7 +181,9 @@ class GymnasiumEnv:
         self._seeds: list[int | None] = [*seeds]
         self._clip = config.reward_clip and is_ale(config)
         self._env = gymnasium.vector.SyncVectorEnv(
-            [lambda: _make_single(config)] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP, copy=False
+            [partial(_make_checked, config, index) for index in range(len(seeds))],
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+            copy=False,
         )
         check_autoreset(config.id, self._env.metadata)
         space = self._env.single_observation_space

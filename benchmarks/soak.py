@@ -1,0 +1,199 @@
+"""Trains for long while actors are killed, and checks that nothing leaks, drifts or is lost.
+
+It looks at the processes from outside, as an operator would: resident memory, descriptors and threads of the learner,
+memory of the actors, every few seconds. What the run counted is read from its metrics.jsonl: the sums of its last line
+must agree, and its throughput must not fall.
+"""
+
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
+
+from ga3c.errors import UsageError
+
+_LOOK_EVERY_S = 5.0
+_SETTLED = 1 / 6  # of the run, which does not count for slopes: memory grows to its size, threads start
+_STOP_S = 15.0
+
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains for long, with kills, and writes a report."""
+
+    env: str = "Pong-v5"
+    """As in `ga3c train`, with its defaults."""
+    minutes: float = 30.0
+    """Of training."""
+    kill_every: float = 5.0
+    """Seconds between kills of an actor drawn at random, on average; 0 kills none."""
+    seed: int = 1
+    """Of the kills."""
+    record: Path = RESULTS / "soak.jsonl"
+    """JSONL file that a row is appended to."""
+
+
+def main() -> None:
+    """Entry point; the exit code is 1 if something was lost, leaked or drifted."""
+    try:
+        sys.exit(_main(tyro.cli(Options, prog="soak.py")))
+    except UsageError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BenchmarkError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main(options: Options) -> int:
+    if not 0.5 <= options.minutes < math.inf or not 0 <= options.kill_every < math.inf:
+        raise UsageError("--minutes from 0.5 and --kill-every from 0 would be right")
+    prepare(options.record)
+    row = {"measured": "soak", **facts(), "options": {**vars(options), "record": None}}
+    with tempfile.TemporaryDirectory(prefix="ga3c-soak-") as temporary:
+        folder = Path(temporary) / "run"
+        samples, kills, said = _run(options, folder)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    report = _report(samples, lines, kills) | {"replacements_said": said.count("its unfinished rollout dropped")}
+    append(options.record, {**row, **report, "samples": samples})
+    for name, value in report.items():
+        print(f"{name}: {value}")
+    print(f"appended to {options.record}")
+    return 0 if all(report["holds"].values()) else 1
+
+
+def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
+    """Trains; returns what was seen, the number of kills, and what the run said."""
+    command = [sys.executable, "-m", "ga3c", "train", options.env, "--minutes", str(options.minutes)]
+    draw = random.Random(options.seed)
+    samples: list[Sample] = []
+    kills = 0
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        subprocess.Popen([*command, "--out", str(folder)], cwd=ROOT, stdout=said, stderr=said, text=True) as learner,
+    ):
+        began = time.monotonic()
+        next_look, next_kill = began + _LOOK_EVERY_S, began + 2 * _LOOK_EVERY_S
+        while learner.poll() is None:
+            now = time.monotonic()
+            if now - began > 60 * options.minutes + 60:
+                learner.kill()
+                raise BenchmarkError("the run did not end a minute after its time")
+            if now >= next_look:
+                next_look += _LOOK_EVERY_S
+                with contextlib.suppress(OSError):  # it has just ended
+                    samples.append({"time_s": round(now - began, 1), **_look(learner.pid)})
+            if options.kill_every and now >= next_kill and now - began < 60 * options.minutes - 5:
+                next_kill += draw.uniform(0.5, 1.5) * options.kill_every
+                kills += _kill_one(learner.pid, draw)
+            time.sleep(0.1)
+        said.seek(0)
+        words = said.read()
+    if learner.returncode:
+        raise BenchmarkError(f"ga3c train ended with {learner.returncode}: {words[-2000:]}")
+    return samples, kills, words
+
+
+def _actors(learner: int) -> list[int]:
+    """Process ids of the actors whose forkserver is the learner's child."""
+    return [actor for server in _children(learner) for actor in _children(server)]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text(encoding="utf-8").split())
+    return found
+
+
+def _kill_one(learner: int, draw: random.Random) -> int:
+    """Kills an actor; returns how many were killed."""
+    actors = _actors(learner)
+    if not actors:
+        return 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(draw.choice(actors), signal.SIGKILL)
+        return 1
+    return 0
+
+
+def _look(learner: int) -> Sample:
+    """Memory in MB, descriptors and threads; raises OSError when the learner is gone."""
+    actors = []
+    for pid in _actors(learner):
+        with contextlib.suppress(OSError, IndexError):
+            actors.append(_memory_mb(pid, "Pss"))
+    return {
+        "learner_rss_mb": _memory_mb(learner, "Rss"),
+        "learner_descriptors": len(os.listdir(f"/proc/{learner}/fd")),
+        "learner_threads": len(os.listdir(f"/proc/{learner}/task")),
+        "actors": len(actors),
+        "actor_pss_mb": round(sum(actors) / len(actors), 1) if actors else math.nan,
+    }
+
+
+def _memory_mb(pid: int, name: str) -> float:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int) -> dict[str, Any]:
+    """Slopes, drift and sums, and whether each is as it should be."""
+    settled = samples[int(len(samples) * _SETTLED) :]
+    slopes = {
+        name: _slope_a_minute(settled, name) for name in ("learner_rss_mb", "learner_descriptors", "actor_pss_mb")
+    }
+    rates = [line["pps"] for line in lines if line["kind"] == "rates" and line["pps"] is not None]
+    warm = rates[int(len(rates) * _SETTLED) : -1]
+    third = max(1, len(warm) // 3)
+    first, last = float(np.median(warm[:third])), float(np.median(warm[-third:]))
+    (totals,) = [line for line in lines if line["kind"] == "totals"]
+    accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
+    threads = [sample["learner_threads"] for sample in settled]
+    return {
+        "kills": kills,
+        "slopes_a_minute": slopes,
+        "learner_threads": [min(threads), max(threads)],
+        "pps": spread(warm),
+        "pps_last_third_over_first": round(last / first, 3),
+        "totals": totals,
+        "unaccounted_steps": totals["env_steps"] - totals["resumed_steps"] - accounted,
+        "holds": {
+            "every step is accounted for": totals["env_steps"] - totals["resumed_steps"] == accounted,
+            "the learner's memory has no trend (below 0.5 MB a minute)": slopes["learner_rss_mb"] < 0.5,
+            "an actor's memory has no trend (below 0.5 MB a minute)": slopes["actor_pss_mb"] < 0.5,
+            "no descriptors leak": abs(slopes["learner_descriptors"]) < 0.2,
+            "no threads leak": max(threads) - min(threads) <= 1,
+            "throughput of the last third is within 5 % of the first": abs(last / first - 1) <= 0.05,
+        },
+    }
+
+
+def _slope_a_minute(samples: list[Sample], name: str) -> float:
+    """Of a straight line through the samples, least squares."""
+    pairs = [(sample["time_s"] / 60, sample[name]) for sample in samples if math.isfinite(sample[name])]
+    times, values = map(np.array, zip(*pairs, strict=True))
+    return round(float(np.polyfit(times, values, 1)[0]), 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""What a run survives, and what it says of it: real kills, real signals, real limits of the system."""
+
+import contextlib
+import os
+import random
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ga3c.envs import EnvConfig, EnvError, make_env
+from ga3c.envs.base import check_finite
+from ga3c.errors import UsageError
+from ga3c.metrics import MetricsWriter
+from ga3c.rlimits import provide_descriptors
+from tests.running import ROOT, SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
+
+
+@pytest.fixture(autouse=True)
+def _no_process_and_no_shared_memory_is_left(tmp_path):
+    before = set(os.listdir("/dev/shm"))
+    yield
+    assert wait_for(lambda: not roles(tmp_path), timeout=10), roles(tmp_path)
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def actors(folder):
+    return [pid for pid, title in roles(folder).items() if title.startswith("ga3c: actor")]
+
+
+def under(limit, *arguments, cwd):
+    """Runs ``ga3c ... --out run`` in a shell under one of its limits."""
+    words = shlex.join([sys.executable, "-m", "ga3c", *map(str, arguments), "--out", "run"])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return finish(
+        subprocess.Popen(
+            ["bash", "-c", f"{limit}; exec {words}"],
+            cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+    )  # fmt: skip
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_again(tmp_path):
+    draw = random.Random(1)
+    counts = ["--actors", 4, "--envs-per-actor", 2, "--t-max", 5, "--predictors", 2, "--segments", 3]
+    process = ga3c("train", "--out", "run", *counts, "--min-training-batch", 20, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    learner = next(pid for pid, title in roles(tmp_path).items() if title == "ga3c: learner")
+    before = descriptors(learner)
+    for _ in range(40):
+        time.sleep(draw.uniform(0.05, 0.35))
+        if alive := actors(tmp_path):
+            os.kill(draw.choice(alive), signal.SIGKILL)
+    assert wait_for(lambda: len(actors(tmp_path)) == 4, timeout=10)
+    steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
+    assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps, 20)
+    assert descriptors(learner) <= before + 4
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout=10).returncode == 130, process.err
+    [totals] = metrics(tmp_path / "run", "totals")
+    assert totals["samples_dropped"]["actor replaced"] > 0
+    accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
+    assert accounted == totals["env_steps"] == metrics(tmp_path / "run", "rates")[-1]["env_steps"]
+    assert "its unfinished rollout dropped: it died" in process.out
+
+
+@pytest.mark.parametrize("mode", ["ga3c", "a3c"])
+def test_an_actor_that_hangs_is_replaced(tmp_path, mode):
+    counts = ["--actors", "2", "--t-max", "4"] if mode == "a3c" else SMALL
+    process = ga3c("train", "tests.tiny_envs:HangsOnce-v0", "--mode", mode, "--actor-timeout", "2", "--out", "run",
+                   *counts, cwd=tmp_path, wait=False)  # fmt: skip
+    wait_for_training(tmp_path / "run", process)
+    hung = wait_for((tmp_path / "hung").exists)
+    steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
+    assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps + 100, 30)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout=10).returncode == 130, process.err
+    assert hung
+    role = "worker" if mode == "a3c" else "actor"
+    assert re.search(rf"{role} \d was replaced, its unfinished rollout dropped: it did nothing for 2 s", process.out)
+
+
+@pytest.mark.parametrize("mode", ["ga3c", "a3c", "a2c"])
+def test_a_run_goes_on_after_an_environment_failed_if_it_is_asked_to(tmp_path, mode):
+    counts = {"ga3c": SMALL, "a3c": ["--actors", "2"], "a2c": ["--envs-per-actor", "4"]}[mode]
+    run = ga3c("train", "tests.tiny_envs:FailsOnce-v0", "--mode", mode, "--on-env-error", "replace",
+               "--total-steps", "2000", "--out", "run", *counts, cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.err
+    assert re.search(r"environment \d raised RuntimeError in step: the emulator is on fire", run.out)
+    assert metrics(tmp_path / "run", "rates")[-1]["env_steps"] >= 2000
+
+
+def test_an_environment_that_fails_each_time_ends_the_run_though_it_should_be_replaced(tmp_path):
+    run = ga3c("train", "tests.tiny_envs:Raises-v0", "--on-env-error", "replace", "--out", "run",
+               "--actors", "1", "--envs-per-actor", "1", "--t-max", "8", cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 1
+    assert "actor 0 failed:\nit ended 5 times in a row without finishing a rollout" in run.err
+    assert "environment 0 raised RuntimeError in step: the emulator is on fire" in run.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Raises", "environment 1 raised RuntimeError in step: the emulator is on fire"),
+        ("NanState", "environment 1 returned a state that is not finite"),
+        ("WrongShape", r"environment 1 returned a state of shape (4,); (3,) would be right"),
+        ("WrongDtype", "environment 1 returned a state of <U1; float32 would be right"),
+        ("OutOfRange", r"environment 1 returned a state with 7.0 at (1,); 0.0 to 1.0 would be right"),
+        ("NanReward", "environment 1 returned the reward nan; a finite number would be right"),
+    ],
+)
+def test_an_environment_that_breaks_its_word_is_named(name, words):
+    env = make_env(EnvConfig(f"tests.tiny_envs:{name}-v0"), [1, 2])
+    env.reset()
+    env._env.envs[0].env.unwrapped.step = lambda action: (np.zeros(3, np.float32), 0.0, False, False, {})
+    for _ in range(2):
+        env.step(np.zeros(2, np.int64))
+    with pytest.raises(EnvError) as caught:
+        env.step(np.zeros(2, np.int64))
+    assert words in str(caught.value)
+    env.close()
+
+
+def test_what_is_not_finite_is_named_by_its_environment():
+    check_finite("state", np.zeros((3, 2)))
+    with pytest.raises(EnvError, match="environment 2 returned a state that is not finite"):
+        check_finite("state", np.array([[0, 1], [2, 3], [4, np.inf]]))
+
+
+def test_a_run_that_was_suspended_goes_on_and_takes_no_actor_for_hung(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, "--actor-timeout", "3", cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    tree = list(roles(tmp_path))
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(8)
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+    last = metrics(tmp_path / "run", "rates")[-1]
+    assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > last["env_steps"] + 1000, 20)
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout=10).returncode == 130
+    assert re.search(r"the run stood still for \d+ s", process.out)
+    assert "was replaced" not in process.out
+    windows = metrics(tmp_path / "run", "rates")
+    lengths = [after["time_s"] - before["time_s"] for before, after in pairwise(windows)]
+    assert max(lengths) < 7, "the time that it stood still is no time of training"
+    assert min(window["pps"] for window in windows[1:]) > 0
+
+
+def test_a_run_whose_whole_tree_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--checkpoint-every", "1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    assert wait_for(lambda: len(list((tmp_path / "run").glob("checkpoint-*.safetensors"))) >= 2, 20)
+    for pid in roles(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    assert finish(process, timeout=10).returncode == -9
+    newest = max(int(re.findall(r"\d+", path.name)[0]) for path in (tmp_path / "run").glob("checkpoint-*.safetensors"))
+    run = ga3c("train", "--resume", "run", "--total-steps", newest + 500, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    assert f"resumed at {newest:,} steps" in run.out
+
+
+def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path):
+    ga3c("train", "CartPole-v1", "--total-steps", "500", "--out", "run", *SMALL, cwd=tmp_path)
+    [whole] = (tmp_path / "run").glob("checkpoint-*.safetensors")
+    damaged = whole.with_name("checkpoint-999999999999.safetensors")
+    damaged.write_bytes(whole.read_bytes()[:1000])
+    steps = int(re.findall(r"\d+", whole.name)[0])
+    run = ga3c("train", "--resume", "run", "--total-steps", steps + 300, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+    assert f"resumed at {steps:,} steps" in run.out
+    assert f"skipped: run/{damaged.name} cannot be read as a checkpoint" in run.out
+
+
+def test_a_full_disk_costs_neither_the_run_nor_the_metrics(tmp_path):
+    command = (
+        f"ulimit -f 8; exec {sys.executable} -m ga3c train CartPole-v1 --checkpoint-every 1 --minutes 0.3 --out run"
+    )
+    run = finish(
+        subprocess.Popen(
+            ["bash", "-c", f"{command} {' '.join(SMALL)}"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+    )  # fmt: skip
+    assert run.returncode == 0, run.err
+    assert "checkpoint not written: [Errno 27]" in run.out
+    assert "metrics not written: [Errno 27]" in run.out
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().endswith("}\n")  # whole lines only
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_metrics_that_could_not_be_written_are_written_later(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = MetricsWriter(tmp_path)
+    writer._board = None
+    writer.write([{"kind": "episode", "n": 0}])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        for n in range(1, 6):
+            with contextlib.suppress(OSError):
+                writer.write([{"kind": "episode", "n": n}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(metrics(tmp_path, "episode")) < 6
+    writer.write([{"kind": "episode", "n": 6}])
+    writer.close()
+    assert [line["n"] for line in metrics(tmp_path, "episode")] == list(range(7))
+
+
+def test_too_few_descriptors_are_said_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    provide_descriptors(4)
+    with pytest.raises(UsageError, match=r"--actors: 64 actors need 288 open files, and this system allows 256"):
+        provide_descriptors(64)
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    provide_descriptors(64)
+    assert raised == [(288, 4096)]
+
+
+def test_a_run_fits_into_256_descriptors(tmp_path):
+    counts = ["--actors", 16, "--envs-per-actor", 1, "--t-max", 5, "--total-steps", 500]
+    run = under("ulimit -n 256", "train", "CartPole-v1", *counts, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_at_any_instant_ends_the_run_within_5_s(tmp_path, number, code):
+    draw = random.Random(int(number))
+    for attempt in range(5):
+        process = ga3c("train", "CartPole-v1", "--out", f"run{attempt}", *SMALL, cwd=tmp_path, wait=False)
+        time.sleep(draw.uniform(0.15, 6))
+        asked = time.monotonic()
+        process.send_signal(number)
+        finish(process, timeout=20)
+        assert time.monotonic() - asked < 5
+        assert process.returncode == code, (process.out, process.err)
+        assert process.err == ""
+        folder = tmp_path / f"run{attempt}"
+        updates = max((line["updates"] for line in metrics(folder, "rates")), default=0) if folder.exists() else 0
+        assert len(list(folder.glob("checkpoint-*.safetensors"))) == (updates > 0)
