@@ -28,14 +28,12 @@ _LEARNER_CORE, _ACTOR_CORE = 0, 1
 _POLL_S = 0.2
 # Network, actors, environments of each, t_max, smallest training batch.
 _SETTINGS = (
-    ("small", 2, 8, 5, 80),
     ("small", 4, 8, 5, 160),
     ("small", 4, 16, 10, 320),
     ("nature", 2, 8, 5, 80),
     ("nature", 4, 8, 5, 160),
     ("large", 2, 8, 5, 80),
     ("large", 4, 8, 5, 160),
-    ("large", 8, 1, 5, 40),
 )
 
 
