@@ -94,7 +94,6 @@ def find_curve(device: str, network: str) -> Curve:
 
 
 _TURN_S = 1e-3
-_LATENESS_S = 3e-4  # of a thread that slept until its turn was over: that is the host's clock, no pause of the device
 
 
 class Timeline:
@@ -130,12 +129,14 @@ class Timeline:
 
     def serve(self, seconds: float) -> None:
         """Waits until the device has been busy with it for ``seconds``; no time needs no device."""
+        done_at = time.monotonic()
         while seconds > 0:
             turn = min(seconds, _TURN_S)
             seconds -= turn
             with self._reserving():
                 (free_at,) = struct.unpack_from("d", self._memory)
-                done_at = max(free_at, time.monotonic() - _LATENESS_S) + turn
+                # From the end of its last turn, not from now: a thread that wakes late is no pause of the device.
+                done_at = max(free_at, done_at) + turn
                 struct.pack_into("d", self._memory, 0, done_at)
             time.sleep(max(0.0, done_at - time.monotonic()))
 
