@@ -97,8 +97,10 @@ def _check(options: Options) -> None:
     Raises:
       UsageError: with the first thing that is.
     """
-    if len(options.workers) < 2 or min(options.workers) < 1:
-        raise UsageError(f"--workers: got {options.workers}; two or more numbers from 1 on would be right")
+    if len(set(options.workers)) < max(2, len(options.workers)) or min(options.workers) < 1:
+        raise UsageError(f"--workers: got {options.workers}; two or more different numbers from 1 on would be right")
+    if len(set(options.systems)) < len(options.systems):
+        raise UsageError(f"--systems: got {' '.join(options.systems)}; each of them once would be right")
     for system in options.systems:
         if system not in _SYSTEMS:
             raise UsageError(f"--systems: got {system!r}; {', '.join(_SYSTEMS)} would be right")

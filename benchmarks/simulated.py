@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from processes import actors
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare
 from training import Run, train_run
 
@@ -68,8 +69,8 @@ def main() -> None:
 
 
 def _main(options: Options) -> None:
-    if (os.cpu_count() or 1) < 2:
-        raise UsageError("this machine has 1 core; at least 2 are needed")
+    if not {_LEARNER_CORE, _ACTOR_CORE} <= os.sched_getaffinity(0):
+        raise UsageError(f"cores {_LEARNER_CORE} and {_ACTOR_CORE} are needed, and this process may not use both")
     prepare(options.record)
     row = {"measured": "simulated", **facts(), "options": {**vars(options), "record": None}}
     with tempfile.TemporaryDirectory(prefix="ga3c-simulated-") as temporary:
@@ -118,9 +119,9 @@ def _keep_busy(env_id: str) -> None:
         env.step(actions)
 
 
-def _compare(options: Options, network: str, actors: int, envs: int, t_max: int, batch: int, curves: Path) -> Run:
+def _compare(options: Options, network: str, count: int, envs: int, t_max: int, batch: int, curves: Path) -> Run:
     """One setting on both devices, by turns."""
-    arguments = [options.env, "--network", network, "--actors", str(actors), "--envs-per-actor", str(envs)]
+    arguments = [options.env, "--network", network, "--actors", str(count), "--envs-per-actor", str(envs)]
     arguments += ["--t-max", str(t_max), "--min-training-batch", str(batch), "--torch-threads", "1"]
     measured: list[float] = []
     predicted: list[float] = []
@@ -131,13 +132,13 @@ def _compare(options: Options, network: str, actors: int, envs: int, t_max: int,
     ratios = [p / m for p, m in zip(predicted, measured, strict=True)]
     ratio = statistics.median(ratios)
     print(
-        f"{network}, {actors} x {envs}, t_max {t_max}, batch {batch}: measured {statistics.median(measured):,.0f} PPS,"
+        f"{network}, {count} x {envs}, t_max {t_max}, batch {batch}: measured {statistics.median(measured):,.0f} PPS,"
         f" simulated {statistics.median(predicted):,.0f}; ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         flush=True,
     )
     return {
         "network": network,
-        "actors": actors,
+        "actors": count,
         "envs_per_actor": envs,
         "t_max": t_max,
         "min_training_batch": batch,
@@ -150,13 +151,11 @@ def _compare(options: Options, network: str, actors: int, envs: int, t_max: int,
 def _pin(learner: subprocess.Popen[str]) -> None:
     """Keeps the learner on its core and the actors on theirs, those that come later too."""
     while learner.poll() is None:
-        for process in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                title = (process / "cmdline").read_bytes().rstrip(b"\0").decode()
-                core = _ACTOR_CORE if title.startswith("ga3c: actor") else _LEARNER_CORE
-                if title.startswith("ga3c: actor") or process.name == str(learner.pid):
-                    for task in (process / "task").iterdir():
-                        os.sched_setaffinity(int(task.name), {core})
+        pinned = {learner.pid: _LEARNER_CORE} | dict.fromkeys(actors(learner.pid), _ACTOR_CORE)
+        for pid, core in pinned.items():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(task.name), {core})
         time.sleep(_POLL_S)
 
 

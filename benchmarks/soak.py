@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import tyro
+from processes import actors
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
 
 from ga3c.errors import UsageError
 
 _LOOK_EVERY_S = 5.0
 _SETTLED = 1 / 6  # of the run, which does not count for slopes: memory grows to its size, threads start
-_STOP_S = 15.0
 
 Sample = dict[str, float]
 
@@ -111,42 +111,29 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
     return samples, kills, words
 
 
-def _actors(learner: int) -> list[int]:
-    """Process ids of the actors whose forkserver is the learner's child."""
-    return [actor for server in _children(learner) for actor in _children(server)]
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text(encoding="utf-8").split())
-    return found
-
-
 def _kill_one(learner: int, draw: random.Random) -> int:
     """Kills an actor; returns how many were killed."""
-    actors = _actors(learner)
-    if not actors:
+    alive = actors(learner)
+    if not alive:
         return 0
     with contextlib.suppress(ProcessLookupError):
-        os.kill(draw.choice(actors), signal.SIGKILL)
+        os.kill(draw.choice(alive), signal.SIGKILL)
         return 1
     return 0
 
 
 def _look(learner: int) -> Sample:
     """Memory in MB, descriptors and threads; raises OSError when the learner is gone."""
-    actors = []
-    for pid in _actors(learner):
-        with contextlib.suppress(OSError, IndexError):
-            actors.append(_memory_mb(pid, "Pss"))
+    memory = []
+    for pid in actors(learner):
+        with contextlib.suppress(OSError, ValueError):  # It has just been killed.
+            memory.append(_memory_mb(pid, "Pss"))
     return {
         "learner_rss_mb": _memory_mb(learner, "Rss"),
         "learner_descriptors": len(os.listdir(f"/proc/{learner}/fd")),
         "learner_threads": len(os.listdir(f"/proc/{learner}/task")),
-        "actors": len(actors),
-        "actor_pss_mb": round(sum(actors) / len(actors), 1) if actors else math.nan,
+        "actors": len(memory),
+        "actor_pss_mb": round(sum(memory) / len(memory), 1) if memory else math.nan,
     }
 
 
@@ -168,12 +155,14 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int) -> d
     first, last = float(np.median(warm[:third])), float(np.median(warm[-third:]))
     (totals,) = [line for line in lines if line["kind"] == "totals"]
     accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
+    gap = max(line["prediction_gap_max_s"] for line in lines if line["kind"] == "rates")
     threads = [sample["learner_threads"] for sample in settled]
     return {
         "kills": kills,
         "slopes_a_minute": slopes,
         "learner_threads": [min(threads), max(threads)],
         "pps": spread(warm),
+        "longest_gap_between_predictions_s": gap,
         "pps_last_third_over_first": round(last / first, 3),
         "totals": totals,
         "unaccounted_steps": totals["env_steps"] - totals["resumed_steps"] - accounted,
@@ -183,6 +172,7 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int) -> d
             "an actor's memory has no trend (below 0.5 MB a minute)": slopes["actor_pss_mb"] < 0.5,
             "no descriptors leak": abs(slopes["learner_descriptors"]) < 0.2,
             "no threads leak": max(threads) - min(threads) <= 1,
+            "predictions never stop for more than a second": gap <= 1.0,
             "throughput of the last third is within 5 % of the first": abs(last / first - 1) <= 0.05,
         },
     }

@@ -3,6 +3,7 @@
 Deterministic on the CPU: the same seed gives the same weights, episodes and losses, bit for bit.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import torch
 
 from ga3c.batches import Batcher
 from ga3c.collector import Collector
-from ga3c.envs import EnvError, Player, env_seeds, make_env
+from ga3c.envs import EnvError, Player, VectorEnv, env_seeds, make_env
 from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
 from ga3c.system import Account, Context
 
@@ -22,10 +23,11 @@ class A2c:
     """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
 
     def __init__(self, context: Context) -> None:
-        """The environments are made in the thread that steps them."""
+        """The environments are made by the thread that steps them."""
         self._notify = context.notify
         self._failures = Failures()
-        self._thread = ThreadGroup("learner", lambda: LockStep(context), self._failures)
+        self._lock_step = LockStep(context)
+        self._thread = ThreadGroup("learner", lambda: self._lock_step, self._failures)
 
     def start(self) -> None:
         """Starts the one thread that does everything."""
@@ -40,8 +42,8 @@ class A2c:
         """Nothing here goes on unseen."""
 
     def account(self) -> Account:
-        """Steps are counted together with the update that has seen them."""
-        return Account()
+        """Exact once the thread has stopped."""
+        return Account(in_flight=self._lock_step.in_hand)
 
     def stop(self) -> None:
         """Ends the thread after the rollout and update in hand."""
@@ -53,11 +55,12 @@ class LockStep:
     """Rollout, update, rollout, update."""
 
     def __init__(self, context: Context) -> None:
-        """Makes the environments; the context's seed decides their games and the actions that are drawn."""
+        """The context's seed decides the games and the actions that are drawn."""
         config, model = context.config, context.model
         torch.manual_seed(context.seed)
         self._context = context
-        self._start_games(0)
+        self._env: VectorEnv | None = None
+        self.in_hand = 0  # live steps that were counted and are not trained on yet
         self._batcher = Batcher(model, discount=config.discount, trace_decay=config.gae_lambda)
         self._model = model
         self._meters = context.meters
@@ -69,14 +72,16 @@ class LockStep:
         failed = in_a_row = 0
         while not (stop.is_set() or (self._total_steps and self._meters.env_steps >= self._total_steps)):
             try:
+                if self._env is None:
+                    self._start_games(failed)
                 self._rollout_and_update()
                 in_a_row = 0
             except EnvError as error:
                 failed, in_a_row = failed + 1, in_a_row + 1
+                self._close_games()
                 if self._context.config.on_env_error == "stop" or in_a_row >= MAX_DEATHS:
                     raise
-                self._start_games(failed)
-                self._context.notify(f"{error}; all games were started anew, and the unfinished rollout dropped")
+                self._context.notify(f"{error}; all games are started anew, the unfinished rollout is dropped")
 
     def _start_games(self, generation: int) -> None:
         """Makes new environments; each generation plays games of its own."""
@@ -84,8 +89,15 @@ class LockStep:
         config = context.config
         seeds = env_seeds(context.seed, 0, generation, config.envs_per_actor)
         threads = min(config.envs_per_actor, len(os.sched_getaffinity(0)))
-        self._player = Player(make_env(config.env_config(), seeds, threads))
+        self._env = make_env(config.env_config(), seeds, threads)
+        self._player = Player(self._env)
         self._collector = Collector(self._player, context.model, context.spec, config.t_max)
+
+    def _close_games(self) -> None:
+        with contextlib.suppress(Exception):  # whatever an environment does that has just failed
+            if self._env is not None:
+                self._env.close()
+        self._env = None
 
     def _rollout_and_update(self) -> None:
         rollouts = self._collector.collect()
@@ -95,8 +107,10 @@ class LockStep:
         steps, rows = rollouts.field("live"), rollouts.count
         self._meters.predicted(int(steps.sum()), rows, self._player.episodes, batches=len(steps))
         self._player.episodes.clear()
+        self.in_hand = int(steps.sum())
         update = self._model.update(batch, self._learning_rate())
         self._meters.updated(update, rollouts.samples)
+        self.in_hand = 0
         seconds = self._collector.seconds
         seconds["copying"] += copied - began
         self._meters.spent("learner", **seconds, training=time.perf_counter() - copied)

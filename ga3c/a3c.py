@@ -33,6 +33,7 @@ class A3c:
         config, model, resumed = context.config, context.model, context.resumed
         self._config = config
         self._model = model
+        self._meters = context.meters
         self._resumed_updates = resumed.updates
         self._failures = Failures()
         initialise_statistics(model.optimiser)
@@ -41,13 +42,13 @@ class A3c:
         with torch.no_grad():
             self._shared.fill(model.network, model.optimiser)
             self._shared.attach(model.network, model.optimiser)
+        self._shared.counts.time_s = resumed.time_s
         settings = worker_settings(
             config,
             context.spec,
             devices=worker_devices(config.device),
             precision=model.precision,
             resumed_steps=resumed.env_steps,
-            resumed_s=resumed.time_s,
         )
         server = ForkServer("worker", "worker", settings)
         self._listener = _Listener(context.meters)
@@ -82,6 +83,7 @@ class A3c:
 
     def tick(self) -> None:
         """Looks after the workers. The version of the shared parameters is the number of updates all have made."""
+        self._shared.counts.time_s = self._meters.time_s
         self.workers.look_after()
         self._count_updates()
 

@@ -36,9 +36,7 @@ class Actor:
         completed = NO_SEGMENT
         while True:
             now = _charge(clock, ActorClock.ENVIRONMENT, now)
-            slab.activity[0] = ActorClock.SEGMENT
             segment = port.acquire_segment()
-            slab.activity[0] = ActorClock.ENVIRONMENT
             now = _charge(clock, ActorClock.SEGMENT, now)
             for t in range(slab.layout.t_max):
                 slab.observations[segment, t] = player.states

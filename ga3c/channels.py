@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ga3c.envs import EnvError, Episode
-from ga3c.slabs import ActorClock, Slab
+from ga3c.slabs import Slab
 
 NO_SEGMENT: Final = -1
 MAX_MESSAGE_BYTES: Final = 65536
@@ -164,7 +164,9 @@ class ActorChannel:
         self.progress = 0  # requests received, counted there too
         self.unfinished = Unfinished()
         self._replies = 0  # counted by the one predictor that has the request
-        self._sending = threading.Lock()  # keeps close from freeing a descriptor that another thread sends on
+        self._step = 0  # of the last request received
+        self._released = 0  # segments; guarded by _sending
+        self._sending = threading.Lock()  # keeps close from freeing a descriptor that another thread uses
         self._socket = end
         self._socket.setblocking(False)
 
@@ -190,6 +192,7 @@ class ActorChannel:
         _, segment, step, completed = _REQUEST.unpack_from(message)
         self.rollouts_completed += completed != NO_SEGMENT
         self.progress += 1
+        self._step = step
         episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
         return Request(self, segment, step, completed, episodes)
 
@@ -208,11 +211,25 @@ class ActorChannel:
 
     @property
     def awaited(self) -> bool:
-        """Whether it is the actor's turn: it has its actions, and does not wait for a segment."""
-        return self.progress == self._replies and self.slab.activity[0] != ActorClock.SEGMENT
+        """Whether it is the actor's turn: it has its actions and a segment to write into, and has not asked again."""
+        layout = self.slab.layout
+        with self._sending:
+            # The segment that it has just filled is in use until the request that completes it.
+            free = layout.segments - 1 - (self.rollouts_completed - self._released)
+            if self.progress != self._replies or (self._step == layout.t_max - 1 and free <= 0):
+                return False
+            try:
+                self._socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            return False  # a request, or its end, that no predictor has read yet
 
     def release(self, segment: int) -> None:
         """Gives a segment back to the actor."""
+        with self._sending:
+            self._released += 1
         self._send(_RELEASE.pack(_KIND_RELEASE, segment))
 
     def stop(self) -> None:

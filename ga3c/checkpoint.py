@@ -92,8 +92,9 @@ def write_checkpoint(
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(folder)
-    newest_first = list_checkpoints(folder)[::-1]
-    best = max(newest_first, key=_score, default=path)
+    # One with a later name is damaged, or the resume would have gone on from it.
+    newest_first = [p for p in list_checkpoints(folder)[::-1] if p.name <= path.name]
+    best = max(newest_first, key=_score)
     for old in newest_first[keep:]:
         if old != best:
             old.unlink(missing_ok=True)

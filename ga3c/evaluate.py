@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ga3c.checkpoint import find_checkpoint, load_network, read_checkpoint
+from ga3c.checkpoint import Checkpoint, load_network, read_newest
 from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
 from ga3c.model import Model, place, resolve_device, resolve_precision
 from ga3c.networks import build_network
@@ -58,13 +58,14 @@ class Evaluation:
 def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str) -> Evaluation:
     """Plays ``episodes`` whole games, without reward clipping and without life-loss episodes.
 
-    ``path`` is a checkpoint or a run's folder, whose newest one is taken.
+    ``path`` is a checkpoint or a run's folder, whose newest one that is whole is taken.
 
     Raises:
       UsageError: there is no such checkpoint, or it cannot be used.
     """
-    path = find_checkpoint(path)
-    checkpoint = read_checkpoint(path)
+    found: list[Checkpoint] = []
+    path, _ = read_newest(path, lambda checkpoint, _: found.append(checkpoint))
+    (checkpoint,) = found
     config = replace(checkpoint.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
     where = resolve_device(device)

@@ -142,7 +142,13 @@ def _serve(learner: socket.socket) -> None:
                     if generation == start["kill"]:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 continue
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # No processes or memory are left, for now perhaps.
+                with socket.socket(fileno=fds[0]) as end:
+                    report_error(end, error)
+                os.close(fds[1])
+                continue
             if pid == 0:
                 # The descriptors of the server and of other workers are closed by hand: one that kept another's end
                 # open would hide that one's death.

@@ -97,7 +97,8 @@ class Ga3c:
     def account(self) -> Account:
         """Exact once everything has stopped."""
         lost, unfinished = self.actors.unfinished_steps()
-        return Account({"actor replaced": lost} if lost else {}, unfinished + self._rollouts.live_steps())
+        in_hand = self._rollouts.handed_out - self._meters.samples
+        return Account({"actor replaced": lost} if lost else {}, unfinished + self._rollouts.live_steps() + in_hand)
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""

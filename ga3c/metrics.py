@@ -46,6 +46,7 @@ class _Window:
 
     began: float = field(default_factory=time.perf_counter)
     predictions: int = 0  # of live steps
+    longest_gap_s: float = 0.0  # between two batches of predictions
     prediction_batches: Counter[int] = field(default_factory=Counter)  # by states, live or not
     prediction_depths: Counter[int] = field(default_factory=Counter)  # requests
     training_depths: Counter[int] = field(default_factory=Counter)  # samples
@@ -81,6 +82,7 @@ class Meters:
         self._learning_rate: float | None = None
         self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
         self._episodes: list[dict[str, Any]] = []
+        self._predicted_at: float | None = None  # last
         self._unsure_windows = 0  # for how many what the roles spent their time with is not known
 
     @property
@@ -96,6 +98,8 @@ class Meters:
     def predicted(self, live: int, rows: int, episodes: Iterable[Episode], batches: int = 1) -> None:
         """Actions were chosen for ``batches`` batches of ``rows`` states each, ``live`` steps in all."""
         with self._lock:
+            self._window.longest_gap_s = max(self._window.longest_gap_s, self._since_prediction())
+            self._predicted_at = time.perf_counter()
             self.env_steps += live
             self._window.predictions += live
             self._window.prediction_batches[rows] += batches
@@ -145,7 +149,12 @@ class Meters:
         with self._lock:
             self._began += seconds
             self._window.began += seconds
+            self._window.longest_gap_s = 0.0
+            self._predicted_at = None
             self._unsure_windows = 2  # what a role was at meanwhile is charged to this one or the next
+
+    def _since_prediction(self) -> float:
+        return 0.0 if self._predicted_at is None else time.perf_counter() - self._predicted_at
 
     def take_episodes(self) -> list[dict[str, Any]]:
         """The lines of episodes that ended since the last call."""
@@ -181,6 +190,7 @@ class Meters:
                 "policy_lag_max": max(w.lags, default=None),
                 "prediction_batch_mean": _mean(w.prediction_batches),
                 "training_batch_mean": _ratio(w.training_rows, w.updates),
+                "prediction_gap_max_s": round(max(w.longest_gap_s, self._since_prediction()), 4),
                 "prediction_queue_depth": _mean(w.prediction_depths),
                 "training_queue_depth": _mean(w.training_depths),
                 "policy_loss": _ratio(w.policy_loss, w.samples),
@@ -228,7 +238,9 @@ class MetricsWriter:
 
     def __init__(self, folder: Path) -> None:
         """Continues the file if it is there."""
-        self._file = (folder / "metrics.jsonl").open("ab", buffering=0)
+        path = folder / "metrics.jsonl"
+        self._file = path.open("ab", buffering=0)
+        _drop_torn_line(path)
         self._waiting: deque[dict[str, Any]] = deque(maxlen=LINES_KEPT)
         self._board = _tensorboard(folder)
 
@@ -279,6 +291,21 @@ class MetricsWriter:
         if self._board is not None:
             with contextlib.suppress(OSError):
                 self._board.close()
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cuts what a run that was killed while it wrote has left behind the last whole line."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        while size:
+            began = max(0, size - 65536)
+            file.seek(began)
+            newline = file.read(size - began).rfind(b"\n")
+            if newline >= 0:
+                size = began + newline + 1
+                break
+            size = began
+        file.truncate(size)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -54,7 +54,8 @@ _NO_QUEUES: dict[str, Any] = {
 }  # fmt: skip
 # Options that only say how many of what there are, or depend on it; another mode has its own.
 MODE_OPTIONS = (
-    *_NO_QUEUES, "mode", "actors", "envs_per_actor", "learning_rate", "torch_threads", "actor_diversity"
+    *_NO_QUEUES, "mode", "actors", "envs_per_actor", "learning_rate", "torch_threads", "actor_diversity",
+    "actor_timeout",
 )  # fmt: skip
 
 

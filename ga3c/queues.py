@@ -141,6 +141,7 @@ class TrainingQueue:
         self._rollouts: deque[Rollouts] = deque()
         self._changed = threading.Condition()  # guards the deque, the counts and _closed
         self._collecting = threading.Lock()  # one trainer gathers at a time: two half-full batches could wait for ever
+        self.handed_out = 0  # live steps
         self._samples = 0
         self._capacity = 0
         self._closed = False
@@ -193,6 +194,7 @@ class TrainingQueue:
                     batch.append(self._rollouts.popleft())
                     taken += batch[-1].samples
                 self._samples -= taken
+                self.handed_out += sum(_live_steps(rollouts) for rollouts in batch)
                 return batch
         finally:
             self._collecting.release()
@@ -209,4 +211,8 @@ class TrainingQueue:
     def live_steps(self) -> int:
         """Live steps of the rollouts that wait."""
         with self._changed:
-            return sum(int(rollouts.field("live").sum()) for rollouts in self._rollouts)
+            return sum(_live_steps(rollouts) for rollouts in self._rollouts)
+
+
+def _live_steps(rollouts: Rollouts) -> int:
+    return int(rollouts.field("live").sum())

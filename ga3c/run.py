@@ -28,7 +28,7 @@ from ga3c.checkpoint import (
     write_checkpoint,
 )
 from ga3c.config import TrainConfig
-from ga3c.envs import EnvSpec, env_seeds, make_env
+from ga3c.envs import EnvError, EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
@@ -40,6 +40,7 @@ from ga3c.report import Display, make_display
 from ga3c.rlimits import provide_descriptors
 from ga3c.signals import Signals
 from ga3c.simulated import is_simulated
+from ga3c.supervisor import MAX_DEATHS
 from ga3c.system import Context, System
 
 _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
@@ -75,11 +76,15 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
         "machine": machine(),
         "versions": versions(),
     }
-    _write_json(folder / "run.json", run)
-    _write_json(folder / "config.json", config.to_json())
+    try:
+        _write_json(folder / "run.json", run)
+        _write_json(folder / "config.json", config.to_json())
+        metrics = MetricsWriter(folder)
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
     setproctitle("ga3c: learner")
     signals = Signals()
-    with signals.handled(), MetricsWriter(folder) as writer, make_display(_title(config)) as display:
+    with signals.handled(), metrics as writer, make_display(_title(config)) as display:
         for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals)
@@ -244,16 +249,23 @@ def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
 
 def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:
     """States of random play, [N, ...]: what the game looks like before anything is learnt."""
-    env = make_env(config.env_config(), env_seeds(config.seed, 0, 0, _RANDOM_ENVS))
     draw = np.random.default_rng(config.seed)
-    env.reset()
-    states = []
-    for step in range(_RANDOM_STEPS):
-        played = env.step(draw.integers(0, spec.num_actions, _RANDOM_ENVS)).states
-        if step % 4 == 0:  # neighbours share frames
-            states.append(np.copy(played))
-    env.close()
-    return torch.from_numpy(np.concatenate(states))
+    generation = 0
+    while True:
+        try:
+            env = make_env(config.env_config(), env_seeds(config.seed, 0, generation, _RANDOM_ENVS))
+            env.reset()
+            states = []
+            for step in range(_RANDOM_STEPS):
+                played = env.step(draw.integers(0, spec.num_actions, _RANDOM_ENVS)).states
+                if step % 4 == 0:  # neighbours share frames
+                    states.append(np.copy(played))
+            env.close()
+            return torch.from_numpy(np.concatenate(states))
+        except EnvError:
+            generation += 1
+            if config.on_env_error == "stop" or generation == MAX_DEATHS:
+                raise
 
 
 def _make_folder(config: TrainConfig) -> Path:
@@ -317,5 +329,9 @@ def _counts(config: TrainConfig) -> str:
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     """Atomically: an interrupted resume must not cost the run its configuration."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    try:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)

@@ -14,15 +14,26 @@ from torch import Tensor, nn
 from ga3c.checkpoint import named_tensors
 
 _ALIGNMENT_BYTES = 64
-_HEADER_BYTES = 64  # a simulated device keeps its ``Timeline`` there
+_HEADER_BYTES = 64  # a simulated device keeps its ``Timeline`` at its start
+_CLOCK_OFFSET = 8
 
 
 class Counts:
     """Agent steps and updates of each worker. A row is written by its worker alone, so that the sums are exact."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        """``rows`` is [W, 2] int64 in shared memory."""
+    def __init__(self, rows: np.ndarray, clock: np.ndarray) -> None:
+        """``rows`` is [W, 2] int64, ``clock`` [1] float64, in shared memory."""
         self._rows = rows
+        self._clock = clock
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of training, as the learner last said."""
+        return float(self._clock[0])
+
+    @time_s.setter
+    def time_s(self, seconds: float) -> None:
+        self._clock[0] = seconds
 
     def add(self, worker: int, env_steps: int, updates: int) -> None:
         """Called by that worker."""
@@ -51,7 +62,8 @@ class SharedState:
         """Maps the memory behind ``fd``."""
         originals = named_tensors(network, optimiser)
         memory = mmap.mmap(fd, nbytes(network, optimiser, workers))
-        self.counts = Counts(np.ndarray((workers, 2), np.int64, memory, _HEADER_BYTES))
+        rows = np.ndarray((workers, 2), np.int64, memory, _HEADER_BYTES)
+        self.counts = Counts(rows, np.ndarray((1,), np.float64, memory, _CLOCK_OFFSET))
         offset = _HEADER_BYTES + _padded(16 * workers)
         self.tensors: dict[str, Tensor] = {}
         for name, original in sorted(originals.items()):  # a loaded optimiser has its statistics in another order

@@ -1,8 +1,8 @@
 """How a run is asked to stop."""
 
 import os
+import select
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,24 +13,27 @@ class Signals:
     def __init__(self) -> None:
         """Nothing is handled before ``handled`` is entered."""
         self.exitcode = 0  # 0 until a signal has come
-        self._asked = threading.Event()
+        # No lock, and so no threading.Event: the handler runs inside whatever the main thread is doing.
+        self._asked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handles both while it lasts."""
+        """Handles both while it lasts, once."""
         old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+            os.close(self._asked_fd)
 
     def _handle(self, number: int, _: object) -> None:
-        if self._asked.is_set():
+        if self.exitcode:
             os._exit(128 + number)  # The forkserver sees the end of this process and takes the actors with it.
         self.exitcode = 128 + number
-        self._asked.set()
+        os.eventfd_write(self._asked_fd, 1)
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a signal; True if one has come."""
-        return self._asked.wait(timeout_s)
+        select.select([self._asked_fd], [], [], timeout_s)
+        return self.exitcode != 0

@@ -57,7 +57,6 @@ class SlabLayout:
             "truncated": ((*steps, self.envs), "bool"),
             "bootstrap_values": ((self.segments, self.envs), "float32"),
             "clock": ((len(ActorClock.FIELDS),), "float64"),
-            "activity": ((1,), "int64"),
         }
 
     @property
@@ -79,7 +78,6 @@ class Slab:
       versions: [S, T] model version that chose a_t. Written by a predictor.
       bootstrap_values: [S, K] V(s_T). Written by the predictor that answers the next segment's first request.
       clock: where the actor's time goes, see ``ActorClock``. Written by the actor, read at any time.
-      activity: [1] whether the actor waits for a segment (``ActorClock.SEGMENT``). Written by it, read at any time.
     """
 
     observations: NDArray[np.generic]
@@ -92,7 +90,6 @@ class Slab:
     versions: NDArray[np.int64]
     bootstrap_values: NDArray[np.float32]
     clock: NDArray[np.float64]
-    activity: NDArray[np.int64]
 
     def __init__(self, layout: SlabLayout, fd: int | None = None) -> None:
         """Maps the slab behind ``fd``, which may be closed afterwards; without one it is this process's alone."""

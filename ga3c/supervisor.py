@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ga3c.channels import RemoteError
+from ga3c.envs import EnvError
 from ga3c.forkserver import ForkServer
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
 _LONGEST_LOOK_S = 1.0
+_START_TIMEOUT_S = 60.0  # of a worker, until it first does something
 
 
 class Role(Protocol):
@@ -85,6 +87,8 @@ class ThreadGroup:
     def _run(self, name: str, stop: threading.Event) -> None:
         try:
             self._make().run(stop)
+        except EnvError as error:
+            self._failures.add(name, f"{error}\n{traceback.format_exc()}")
         except BaseException:
             self._failures.add(name, traceback.format_exc())
 
@@ -121,7 +125,6 @@ C = TypeVar("C", bound=Channel)
 class _Record(Generic[C]):
     channel: C
     generation: int
-    pid: int | None = None
     leaving: bool = False
     progress: int = -1  # when last looked at
     silent_s: float = 0.0  # since then
@@ -159,8 +162,8 @@ class ProcessGroup(Generic[C]):
         self._deaths: dict[int, int] = {}
         self._stopping = False
         self._watcher = threading.Thread(target=self._watch, name=f"{role} watch", daemon=True)
-        self._exited = threading.Condition()  # guards _running
-        self._running = 0
+        self._exited = threading.Condition()  # guards _pids; the watch must not need _lock, or starts wait for it
+        self._pids: dict[int, int] = {}  # of the workers that run, by generation
 
     def _open(self, index: int) -> tuple[C, socket.socket, int]:
         """A new channel, the worker's end of it, and the descriptor of the memory that it maps; both are closed.
@@ -253,11 +256,14 @@ class ProcessGroup(Generic[C]):
         with self._lock:
             for record in self._records.values():
                 progress = record.channel.progress
-                if not record.channel.awaited or progress != record.progress:
+                starting = not progress and not self._runs(record.generation)
+                if starting or not record.channel.awaited or progress != record.progress:
                     record.progress, record.silent_s = progress, 0.0
                     continue
                 record.silent_s += elapsed_s
-                if record.silent_s > self._timeout_s and not record.hung:
+                # Making environments takes what it takes, and longer where many are made at once.
+                limit_s = self._timeout_s if progress else max(self._timeout_s, _START_TIMEOUT_S)
+                if record.silent_s > limit_s and not record.hung:
                     record.hung = True
                     self._server.kill_worker(record.generation)
 
@@ -271,15 +277,15 @@ class ProcessGroup(Generic[C]):
 
     def _on_start(self, generation: int, pid: int) -> None:
         with self._exited:
-            self._running += 1
-        with self._lock:
-            for record in self._records.values():
-                if record.generation == generation:
-                    record.pid = pid
+            self._pids[generation] = pid
 
-    def _on_exit(self, _: int, exitcode: int) -> None:
+    def _runs(self, generation: int) -> bool:
         with self._exited:
-            self._running -= 1
+            return generation in self._pids
+
+    def _on_exit(self, generation: int, exitcode: int) -> None:
+        with self._exited:
+            self._pids.pop(generation, None)
             self._exited.notify_all()
         if exitcode < 0 and not self._stopping:
             known = {int(s): s.name for s in signal.Signals}
@@ -287,9 +293,9 @@ class ProcessGroup(Generic[C]):
             self._notify(f"{self._role}: a process was ended by {name}")
 
     def pids(self) -> list[int]:
-        """Process ids of the workers that have been forked."""
-        with self._lock:
-            return [r.pid for r in self._records.values() if r.pid is not None]
+        """Process ids of the workers that run."""
+        with self._exited:
+            return list(self._pids.values())
 
     def stop(self) -> None:
         """From now on a worker that goes is not replaced."""
@@ -299,7 +305,7 @@ class ProcessGroup(Generic[C]):
     def wait_for_exits(self, timeout_s: float) -> None:
         """Waits until every worker has ended by itself."""
         with self._exited:
-            self._exited.wait_for(lambda: self._running <= 0, timeout_s)
+            self._exited.wait_for(lambda: not self._pids, timeout_s)
 
     def join(self, timeout_s: float) -> None:
         """Ends the server, and whatever workers are left with it."""

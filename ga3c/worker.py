@@ -130,9 +130,8 @@ class Worker:
         *,
         index: int,
         resumed_steps: int,
-        began: float,
     ) -> None:
-        """``began`` is when the run did, as ``time.perf_counter``; ``resumed_steps`` were taken before that."""
+        """``resumed_steps`` were taken before this run."""
         self._replica = replica
         self._player = player
         self._collector = collector
@@ -142,7 +141,6 @@ class Worker:
         self._end = end
         self._index = index
         self._resumed_steps = resumed_steps
-        self._began = began
 
     def run(self) -> None:
         """Works until the learner closes the channel."""
@@ -164,7 +162,7 @@ class Worker:
         self._counts.add(self._index, steps, 0)
         copied = time.perf_counter()
         env_steps = self._resumed_steps + self._counts.env_steps
-        update = self._replica.update(batch, self._schedule.rate(env_steps, copied - self._began))
+        update = self._replica.update(batch, self._schedule.rate(env_steps, self._counts.time_s))
         seconds = self._collector.seconds
         seconds["copying"] += synced - began + copied - collected
         seconds["training"] = time.perf_counter() - copied
@@ -230,7 +228,6 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
         end,
         index=index,
         resumed_steps=settings["resumed_steps"],
-        began=settings["began"],
     ).run()
 
 
@@ -242,7 +239,8 @@ def stay_on_one_core(index: int, workers: int) -> None:
     """
     cores = sorted(os.sched_getaffinity(0))
     if workers <= len(cores) or workers % len(cores) == 0:
-        os.sched_setaffinity(0, {cores[index % len(cores)]})
+        first = os.getppid()  # another run's workers begin with another core
+        os.sched_setaffinity(0, {cores[(first + index) % len(cores)]})
 
 
 def worker_settings(
@@ -252,7 +250,6 @@ def worker_settings(
     devices: list[str],
     precision: Precision,
     resumed_steps: int,
-    resumed_s: float,
 ) -> dict[str, Any]:
     """What ``main`` has to know, as plain values; worker i computes on device i modulo their number."""
     settings = {
@@ -262,7 +259,6 @@ def worker_settings(
         "precision": precision,
         "seed": config.seed + resumed_steps,
         "resumed_steps": resumed_steps,
-        "began": time.perf_counter() - resumed_s,
     }
     assert len(json.dumps(settings)) < MAX_MESSAGE_BYTES
     return settings

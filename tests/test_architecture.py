@@ -40,7 +40,7 @@ ALLOWED = {
     "options": {"errors"},
     "rlimits": {"errors"},
     "signals": set(),
-    "supervisor": {"channels", "forkserver"},
+    "supervisor": {"channels", "envs", "forkserver"},
     "config": {"envs", "errors", "losses", "model", "networks", "optim"},
     "presets": {"config", "envs", "errors", "networks"},
     "checkpoint": {"config", "errors"},
@@ -62,7 +62,7 @@ ALLOWED = {
     "report": set(),
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "envs", "errors", "ga3c", "machine", "metrics", "model",
-        "networks", "presets", "report", "rlimits", "signals", "simulated", "system",
+        "networks", "presets", "report", "rlimits", "signals", "simulated", "supervisor", "system",
     },
     "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
     "compare": {"compare.command"},

@@ -106,6 +106,9 @@ TABLE = [
     (["train", "ALE/Pnog-v5"], None, "nearest"),
     (["train", "no_such_module:Env-v0"], None, "importing 'no_such_module' gave ModuleNotFoundError"),
     (["train", "--backend", "envpool", "Nope-v0"], None, "EnvPool has no environment 'Nope-v0'"),
+    (["train", "--backend", "gymnasium", "Nope-v5"], None, "Gymnasium has no environment 'Nope-v5'"),
+    (["train", ":CartPole-v1"], None, "importing '' gave ValueError"),
+    (["train", "--anneal", "False"], None, "neither EnvPool nor Gymnasium has an environment 'False'"),
     (["train", "--preset", "fats"], None, "--preset: got 'fats'; nearest: fast; fast or paper would be right"),
     ([*TRAIN, "--network", "mpl"], None, "unknown network 'mpl'; nearest: mlp"),
     ([*TRAIN, "--network", "no_such_module:net"], None, "network 'no_such_module:net' cannot be loaded"),
@@ -126,6 +129,9 @@ TABLE = [
      "have at most 5 samples waiting; that or less would be right"),
     ([*TRAIN, "--mode", "a2c", "--predictors", "2"], None, "--predictors: got 2, but mode a2c does not use it"),
     ([*TRAIN, "--mode", "a3c", "--envs-per-actor", "4"], None, "but mode a3c does not use it"),
+    ([*TRAIN, "--mode", "a2c", "--actors", "2"], None, "--actors: got 2, but mode a2c does not use it"),
+    ([*TRAIN, "--mode", "a2c", "--actor-timeout", "9"], None, "but mode a2c does not use it"),
+    ([*TRAIN, "--mode", "a3c", "--min-training-batch", "9"], None, "but mode a3c does not use it"),
     ([*TRAIN, "--actor-diversity"], None, "but mode ga3c does not use it"),
     ([*TRAIN, "--device", "simulated:titan-x-maxwell"], None, "has no curve for network mlp"),
     (["eval", ".", "--greedy", "--sample"], None, "got --greedy and --sample; one of them would be right"),
@@ -148,6 +154,7 @@ TABLE = [
     (["eval", "file"], no_checkpoint, "file cannot be read as a checkpoint"),
     (["eval", "file"], a_newer_checkpoint, "file has checkpoint format 99; this version of ga3c reads 1"),
     (["eval", "run"], a_run, "holds the weights of another network"),
+    (["train", "--resume", "run", "--total-steps", "10"], a_run, "holds the weights of another network"),
     (["networks", "--out", "/proc/nowhere/curves.json"], None, "/proc/nowhere/curves.json cannot be written to"),
 ]  # fmt: skip
 
@@ -197,7 +204,13 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
-QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @QUIET

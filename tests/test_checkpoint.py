@@ -10,6 +10,7 @@ from ga3c.checkpoint import (
     load_network,
     load_optimiser,
     read_checkpoint,
+    read_newest,
     snapshot,
     write_checkpoint,
 )
@@ -30,9 +31,9 @@ def trained(name="adam", seed=0):
     return network, optimiser
 
 
-def write(folder, network, optimiser, steps=100, keep=3):
+def write(folder, network, optimiser, steps=100, keep=3, score=None):
     config = TrainConfig(env="CartPole-v1")
-    return write_checkpoint(folder, config, Progress(steps, 3, 1.5), snapshot(network, optimiser), keep)
+    return write_checkpoint(folder, config, Progress(steps, 3, 1.5, score), snapshot(network, optimiser), keep)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
@@ -106,3 +107,33 @@ def test_a_folder_without_a_checkpoint_is_said(tmp_path):
         find_checkpoint(tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
         find_checkpoint(tmp_path / "nowhere")
+
+
+def test_the_best_by_score_is_kept_beside_the_newest(tmp_path):
+    for steps, score in enumerate([1.0, 9.0, None, 3.0, 2.0, 9.0, 4.0, 1.0]):
+        write(tmp_path, *trained(), steps=steps, keep=2, score=score)
+    kept = [read_checkpoint(path).progress for path in list_checkpoints(tmp_path)]
+    assert [(p.env_steps, p.score) for p in kept] == [(5, 9.0), (6, 4.0), (7, 1.0)]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    half = tmp_path / "checkpoint-000000000003.partial"
+    half.write_bytes(b"half")
+    write(tmp_path, *trained(), steps=5)
+    assert not half.exists()
+
+
+def test_the_newest_that_is_whole_is_read_and_the_others_are_named(tmp_path):
+    for steps in (1, 2, 3):
+        write(tmp_path, *trained(), steps=steps, keep=5)
+    newest, middle, oldest = list_checkpoints(tmp_path)[::-1]
+    newest.write_bytes(newest.read_bytes()[:99])
+    used = []
+    path, errors = read_newest(tmp_path, lambda checkpoint, _: used.append(checkpoint.progress.env_steps))
+    assert (path, used) == (middle, [2])
+    assert len(errors) == 1
+    assert errors[0].startswith(f"{newest} cannot be read as a checkpoint")
+    for damaged in (middle, oldest):
+        damaged.write_bytes(b"")
+    with pytest.raises(UsageError, match=newest.name):
+        read_newest(tmp_path, lambda *_: None)

@@ -87,22 +87,6 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert finish(process, timeout=5).returncode in (130, 143)
 
 
-def test_a_killed_actor_is_replaced_and_the_run_goes_on(tmp_path):
-    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
-    wait_for_training(tmp_path / "run", process)
-    for _ in range(3):
-        victim = next(pid for pid, title in roles(tmp_path).items() if title == "ga3c: actor 1")
-        os.kill(victim, signal.SIGKILL)
-        assert wait_for(
-            lambda victim=victim: "ga3c: actor 1" in roles(tmp_path).values() and victim not in roles(tmp_path), 10
-        )
-        steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
-        assert wait_for(lambda steps=steps: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps, 20)
-    process.send_signal(signal.SIGINT)
-    assert finish(process, timeout=10).returncode == 130
-    assert "actor 1 was replaced, its unfinished rollout dropped: it died" in process.out
-
-
 @pytest.mark.parametrize("victim", ["ga3c: learner", "ga3c: forkserver"])
 def test_nothing_is_left_of_a_run_whose_learner_or_forkserver_is_killed(tmp_path, victim):
     process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
@@ -166,31 +150,16 @@ def test_eval_plays_whole_games_and_prints_json(tmp_path):
     ("arguments", "words"),
     [
         (["train", "Pnog-v5"], "nearest: Pong-v5"),
-        (["train", "--actors", "0"], "--actors: got 0; 1 to 1024"),
-        (["train", "--actors", "many"], "many"),
-        (["train", "--preset", "fats"], "'fats'; nearest: fast"),
-        (["train", "--network", "smal"], "'smal'; nearest: small"),
-        (["train", "--device", "cuda:99"], "this machine has"),
-        (["train", "--anneal", "False"], "False"),
-        (["train", "--resume", "nowhere"], "nowhere"),
-        (["train", "CartPole-v1", "--network", "small"], "try mlp"),
-        (["trian"], "unknown command 'trian'"),
+        (["train", "--acters", "3"], "--actors INT would be right"),
         (["eval", "nowhere"], "nowhere does not exist"),
-        (["eval", ".", "--episodes", "0"], "--episodes: got 0"),
-        (["eval", ".", "--seed", "-1"], "--seed: got -1"),
-        (["train", "--out", "/proc/nowhere/run"], "cannot be written to"),
-        (["train", "--backend", "gymnasium", "--frame-skip", "0"], "--frame-skip: got 0"),
-        (["train", "--backend", "gymnasium", "Nope-v5"], "Gymnasium has no environment 'Nope-v5'"),
-        (["train", ":CartPole-v1"], "importing '' gave ValueError"),
-        (["train", "CartPole-v1", "--frame-skip", "2"], "only Atari games have it"),
-        ([], "usage"),
     ],
 )
 def test_what_the_user_said_wrongly_is_answered_without_a_traceback(tmp_path, arguments, words):
     run = ga3c(*arguments, cwd=tmp_path)
     assert run.returncode == 2
-    assert words in run.err + run.out
-    assert "Traceback" not in run.err
+    assert words in run.err
+    assert run.err.startswith("ga3c: ")
+    assert len(run.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,24 +213,6 @@ def test_a_checkpoint_of_one_mode_is_continued_in_another(tmp_path):
     assert "resumed at" in run.out
     again = ga3c("train", "--resume", "run", "--total-steps", steps + 300, cwd=tmp_path)
     assert "mode ga3c," in again.out  # without --mode the run goes on as it was
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--mode", "a2c", "--predictors", "3"], "--predictors: got 3, but mode a2c does not use it"),
-        (["--mode", "a2c", "--actors", "2"], "--actors: got 2, but mode a2c does not use it"),
-        (["--mode", "a3c", "--envs-per-actor", "2"], "--envs-per-actor: got 2, but mode a3c does not use it"),
-        (["--mode", "a3c", "--min-training-batch", "9"], "but mode a3c does not use it"),
-        (["--actor-diversity"], "--actor-diversity: got True, but mode ga3c does not use it"),
-        (["--device", "simulated:nul"], "unknown simulated device 'nul'"),
-    ],
-)
-def test_an_option_that_the_mode_does_not_use_is_refused(tmp_path, arguments, words):
-    run = ga3c("train", *arguments, "--out", "run", cwd=tmp_path)
-    assert run.returncode == 2
-    assert words in run.err
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("mode", ["a3c", "a2c"])

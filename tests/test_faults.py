@@ -73,6 +73,7 @@ def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_
     accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
     assert accounted == totals["env_steps"] == metrics(tmp_path / "run", "rates")[-1]["env_steps"]
     assert "its unfinished rollout dropped: it died" in process.out
+    assert max(line["prediction_gap_max_s"] for line in metrics(tmp_path / "run", "rates")) < 5, "the others stopped"
 
 
 @pytest.mark.parametrize("mode", ["ga3c", "a3c"])
@@ -84,7 +85,6 @@ def test_an_actor_that_hangs_is_replaced(tmp_path, mode):
     hung = wait_for((tmp_path / "hung").exists)
     steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
     assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps + 100, 30)
-    time.sleep(3)
     process.send_signal(signal.SIGINT)
     assert finish(process, timeout=10).returncode == 130, process.err
     assert hung
@@ -145,7 +145,7 @@ def test_a_run_that_was_suspended_goes_on_and_takes_no_actor_for_hung(tmp_path):
     tree = list(roles(tmp_path))
     for pid in tree:
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(8)
+    time.sleep(6)
     for pid in tree:
         os.kill(pid, signal.SIGCONT)
     last = metrics(tmp_path / "run", "rates")[-1]
@@ -231,10 +231,23 @@ def test_a_run_fits_into_256_descriptors(tmp_path):
     assert run.returncode == 0, run.err
 
 
+def test_a_line_that_a_killed_run_left_torn_is_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "episode", "n": 1}\n{"kind": "epi')
+    writer = MetricsWriter(tmp_path)
+    writer._board = None
+    writer.write([{"kind": "episode", "n": 2}])
+    writer.close()
+    assert [line["n"] for line in metrics(tmp_path, "episode")] == [1, 2]
+    path.write_text('{"torn')
+    MetricsWriter(tmp_path).close()
+    assert path.read_text() == ""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_at_any_instant_ends_the_run_within_5_s(tmp_path, number, code):
     draw = random.Random(int(number))
-    for attempt in range(5):
+    for attempt in range(3):
         process = ga3c("train", "CartPole-v1", "--out", f"run{attempt}", *SMALL, cwd=tmp_path, wait=False)
         time.sleep(draw.uniform(0.15, 6))
         asked = time.monotonic()

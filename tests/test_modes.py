@@ -14,7 +14,15 @@ import torch
 from ga3c.a2c import A2c, LockStep
 from ga3c.a3c import A3c
 from ga3c.build import build_model
-from ga3c.checkpoint import Progress, named_tensors
+from ga3c.checkpoint import (
+    Progress,
+    load_network,
+    load_optimiser,
+    named_tensors,
+    read_checkpoint,
+    snapshot,
+    write_checkpoint,
+)
 from ga3c.envs import EnvConfig, Episode, env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.losses import LossConfig
@@ -34,8 +42,8 @@ LOSS = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor
 class Recorder(Meters):
     """Keeps everything that is told of updates and episodes."""
 
-    def __init__(self):
-        super().__init__(1)
+    def __init__(self, resumed=Progress()):  # noqa: B008  (frozen)
+        super().__init__(1, env_steps=resumed.env_steps, updates=resumed.updates)
         self.figures, self.played = [], []
 
     def updated(self, update, rows):
@@ -74,6 +82,38 @@ def test_a2c_is_the_same_bit_for_bit_with_the_same_seed_and_another_with_another
     for name, tensor in first.items():
         assert torch.equal(tensor, again[name]), name
     assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+def test_a_resumed_a2c_run_is_bit_for_bit_one_that_made_new_environments_there(tmp_path):
+    spec = env_spec(EnvConfig("CartPole-v1"))
+    config = default_config("a2c", "fast", spec, cuda=False)
+    config = dataclasses.replace(config, env="CartPole-v1", total_steps=2000, device="cpu")
+
+    def train(model, config, progress):
+        meters = Recorder(progress)
+        context = Context(config, spec, model, meters, lambda: 1e-3, print, progress)
+        # In a thread of its own, as in a run: that is what has the generator of the actions.
+        thread = threading.Thread(target=lambda: LockStep(context).run(threading.Event()))
+        thread.start()
+        thread.join(60)
+        return meters
+
+    model, _ = build_model(config, spec)
+    progress = Progress(train(model, config, Progress()).env_steps, model.version, 0.0)
+    path = write_checkpoint(tmp_path, config, progress, snapshot(model.network, model.optimiser), keep=1)
+    resumed, _ = build_model(dataclasses.replace(config, seed=9), spec)
+    checkpoint = read_checkpoint(path)
+    with resumed.changing():
+        load_network(checkpoint, resumed.network, path)
+        load_optimiser(checkpoint, resumed.optimiser)
+    longer = dataclasses.replace(config, total_steps=4000)
+    expected, told = train(model, longer, progress), train(resumed, longer, checkpoint.progress)
+    assert told.env_steps == expected.env_steps >= 4000
+    assert told.figures == expected.figures
+    assert told.played == expected.played
+    theirs = named_tensors(model.network, model.optimiser)
+    for name, tensor in named_tensors(resumed.network, resumed.optimiser).items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 def test_every_predicted_step_is_trained_on_once_in_a2c():
@@ -271,6 +311,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
 )
 def test_workers_get_a_core_each_where_all_can_have_one_alike(monkeypatch, workers, expected):
     given = []
+    monkeypatch.setattr("os.getppid", lambda: 0)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
     monkeypatch.setattr("os.sched_setaffinity", lambda _, cores: given.append(cores))
     for index, cores in enumerate(expected):

@@ -12,7 +12,7 @@ import pytest
 from ga3c.channels import NO_SEGMENT, ActorChannel, ActorPort, ChannelClosed, report_error
 from ga3c.envs import EnvError, Episode
 from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.slabs import ActorClock, Rollouts, Slab, SlabLayout, create_slab_memory
+from ga3c.slabs import Rollouts, Slab, SlabLayout, create_slab_memory
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=4, observation_shape=(2,), observation_dtype="float32")
 NEVER = threading.Event()
@@ -204,13 +204,21 @@ def test_what_an_environment_did_is_told_from_what_an_actor_did():
 def test_it_is_an_actors_turn_after_a_reply_and_not_while_it_waits_for_a_segment():
     with prediction_queue() as (queue, [(port, channel, _)], _, _):
         assert channel.awaited  # it has yet to start
-        port.request_actions(0, 0, NO_SEGMENT, [])
-        next(queue.batches(8, NEVER))
-        assert not channel.awaited
-        channel.reply()
+
+        def play(segment, step, completed=NO_SEGMENT):
+            port.request_actions(segment, step, completed, [])
+            assert not channel.awaited, "its request waits in the socket"
+            next(queue.batches(8, NEVER))
+            assert not channel.awaited, "a predictor has its request"
+            channel.reply()
+
+        for segment, completed in ((0, NO_SEGMENT), (1, 0)):
+            for step in range(LAYOUT.t_max):
+                play(segment, step, completed if step == 0 else NO_SEGMENT)
+                full = segment == 1 and step == LAYOUT.t_max - 1
+                assert channel.awaited is not full, (segment, step)
+        channel.release(0)
         assert channel.awaited
-        channel.slab.activity[0] = ActorClock.SEGMENT
-        assert not channel.awaited
 
 
 def test_replying_to_an_actor_that_is_gone_does_nothing():

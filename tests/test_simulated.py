@@ -70,6 +70,27 @@ def test_requests_of_threads_are_served_one_at_a_time():
     assert time.monotonic() - began >= 4 * 10 * 0.01
 
 
+def test_a_short_request_does_not_wait_for_the_whole_of_a_long_one():
+    timeline = Timeline()
+    long = threading.Thread(target=timeline.serve, args=(1.0,))
+    began = time.monotonic()
+    long.start()
+    time.sleep(0.1)
+    timeline.serve(0.004)
+    assert time.monotonic() - began < 0.6
+    long.join()
+    assert time.monotonic() - began >= 1.004
+
+
+def test_a_device_that_was_idle_takes_the_whole_of_the_time():
+    timeline = Timeline()
+    for seconds in (0.0002, 0.0031):
+        time.sleep(0.01)
+        began = time.monotonic()
+        timeline.serve(seconds)
+        assert time.monotonic() - began >= seconds
+
+
 def test_requests_of_processes_are_served_one_at_a_time():
     fd = timeline_memory()
     processes = [serving(fd, 20, 0.01) for _ in range(3)]

@@ -112,6 +112,8 @@ def main() -> None:
     ]
     for worker in workers:
         worker.start()
+    while not counter.value and all(worker.is_alive() for worker in workers):
+        time.sleep(0.05)
     windows = _windows(counter, options.warm_up_s, options.seconds)
     alive = all(worker.is_alive() for worker in workers)
     for worker in workers:
@@ -141,9 +143,7 @@ def _module(name: str, content: type) -> ModuleType:
 
 
 def _windows(counter: Any, warm_up_s: float, seconds: float) -> list[dict[str, float]]:
-    """Steps a second of all workers, window by window, from ``warm_up_s`` after the first step on."""
-    while not counter.value:
-        time.sleep(0.05)
+    """Steps a second of all workers, window by window, from ``warm_up_s`` from now on."""
     time.sleep(warm_up_s)
     found = []
     for _ in range(max(1, round(seconds / _WINDOW_S))):

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import math
 import re
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from ga3c.envs.base import (
 from ga3c.errors import UsageError, nearest
 
 _TOLERANCE = 1e-4
+_LARGEST = float(np.finfo(np.float32).max)  # in which states and rewards are kept
 
 
 class FireOnReset(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -93,7 +93,10 @@ def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
 
 
 def _make_checked(config: EnvConfig, index: int) -> gymnasium.Env[Any, Any]:
-    return HeldToItsWord(_make_single(config), index)
+    try:
+        return HeldToItsWord(_make_single(config), index)
+    except Exception as error:  # whatever the environment does when it is made
+        raise EnvError(f"environment {index} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def spec(config: EnvConfig) -> EnvSpec:
@@ -148,20 +151,24 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise EnvError(f"{self._name} raised {type(error).__name__} in step: {error}") from error
         self._check(state)
         try:
-            finite = math.isfinite(reward)
-        except TypeError:
+            finite = abs(float(reward)) <= _LARGEST
+        except (TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
             raise EnvError(f"{self._name} returned the reward {reward!r}; a finite number would be right")
         return state, reward, terminated, truncated, info
 
     def _check(self, state: Any) -> None:
-        state, space = np.asarray(state), self._space
+        space = self._space
+        try:
+            state = np.asarray(state)
+        except ValueError as error:
+            raise EnvError(f"{self._name} returned a state that is no array: {error}") from error
         if state.shape != space.shape:
             raise EnvError(f"{self._name} returned a state of shape {state.shape}; {space.shape} would be right")
         if not np.can_cast(state.dtype, space.dtype, "same_kind"):
             raise EnvError(f"{self._name} returned a state of {state.dtype}; {space.dtype} would be right")
-        if not np.isfinite(state).all():
+        if not (np.abs(state) <= _LARGEST).all():
             raise EnvError(f"{self._name} returned a state that is not finite: {state}")
         wrong = (state < self._low) | (state > self._high)
         if wrong.any():
@@ -196,7 +203,12 @@ class GymnasiumEnv:
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
-        states, rewards, terminated, truncated, _ = self._env.step(actions)
+        try:
+            states, rewards, terminated, truncated, _ = self._env.step(actions)
+        except EnvError:
+            raise
+        except Exception as error:  # Gymnasium could not put together what they returned
+            raise EnvError(f"the environments' step raised {type(error).__name__}: {error}") from error
         game_rewards = np.asarray(rewards, np.float32)
         return Step(
             states=np.asarray(states).astype(self._dtype, copy=False),

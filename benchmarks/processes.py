@@ -1,0 +1,17 @@
+"""The processes of a running ``ga3c train``, seen from outside."""
+
+import contextlib
+from pathlib import Path
+
+
+def actors(learner: int) -> list[int]:
+    """Process ids of the actors, whose forkserver is the learner's child."""
+    return [actor for server in _children(learner) for actor in _children(server)]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # It has just ended.
+            found += map(int, task.read_text(encoding="utf-8").split())
+    return found
