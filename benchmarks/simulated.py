@@ -6,6 +6,7 @@ environments. Then each setting is run with the real network and with the device
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import statistics
@@ -76,7 +77,7 @@ def _main(options: Options) -> None:
     with tempfile.TemporaryDirectory(prefix="ga3c-simulated-") as temporary:
         curves = Path(temporary) / "curves.json"
         _fit(options, curves)
-        row["curves"] = curves.read_text(encoding="utf-8")
+        row["curves"] = json.loads(curves.read_text(encoding="utf-8"))
         row["settings"] = [_compare(options, *setting, curves) for setting in _SETTINGS]
     append(options.record, row)
     errors = [abs(setting["predicted_over_measured"] - 1) for setting in row["settings"]]
