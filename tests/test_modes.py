@@ -300,7 +300,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
     finally:
         system.stop()
     system.tick()
-    assert sum("died and was replaced" in line for line in said) == 3
+    assert sum("dropped: it died" in line for line in said) == 3
     # An update that was applied but not reported is one of a killed worker.
     assert 0 <= model.version - meters.updates <= 3 + config.actors
     assert all(torch.isfinite(p).all() for p in model.network.parameters())

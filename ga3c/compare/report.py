@@ -183,7 +183,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     values: dict[str, dict[str, list[str]]] = {}  # by mode, then by network
     for row in found:
         config = row["run"]["config"]
-        counts = [str(config["actors"] * config["envs_per_actor"]), row["run"]["precision"]]
+        counts = [str(config["actors"] * config["envs_per_actor"]), row["run"]["precision"] or "-"]
         values.setdefault(label(row), {})[row["cell"]["network"]] = counts + [
             _value(config.get(name)) for name in names
         ]
