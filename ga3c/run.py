@@ -47,7 +47,7 @@ _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
-_SUSPENDED_S = 5.0  # a wait of _TICK_S that takes as long: SIGSTOP, or the lid of a laptop
+_SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
 _PAUSE_S = 2.0  # for an update to end before a checkpoint is taken
 
 
@@ -148,14 +148,14 @@ class _Session:
     def _loop(self) -> None:
         windows = _Every(_WINDOW_S)
         checkpoints = _Every(self._config.checkpoint_every)
+        last_tick = time.monotonic()
         while not (self._done >= 1.0 or self._system.failure):
-            waits_from = time.monotonic()
             if self._signals.wait(_TICK_S):
                 return
-            waited = time.monotonic() - waits_from
-            if waited > _SUSPENDED_S:
-                self._meters.suspended(waited - _TICK_S)
-                self._display.say(f"the run stood still for {waited:.0f} s: it was suspended, and goes on")
+            last_tick, stood_still_s = time.monotonic(), time.monotonic() - last_tick - _TICK_S
+            if self._signals.was_continued() and stood_still_s > _SUSPENDED_S:
+                self._meters.suspended(stood_still_s)
+                self._display.say(f"the run stood still for {stood_still_s:.0f} s: it was suspended, and goes on")
             self._system.tick()
             if windows.due():
                 self._write_metrics()

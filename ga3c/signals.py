@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""How a run is asked to stop, and learns that it was suspended."""
 
 import os
 import select
@@ -8,18 +8,20 @@ from contextlib import contextmanager
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once."""
+    """SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once. SIGCONT is noted."""
 
     def __init__(self) -> None:
         """Nothing is handled before ``handled`` is entered."""
         self.exitcode = 0  # 0 until a signal has come
+        self._continued = False
         # No lock, and so no threading.Event: the handler runs inside whatever the main thread is doing.
         self._asked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handles both while it lasts, once."""
+        """Handles them while it lasts, once."""
         old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        old[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
         try:
             yield
         finally:
@@ -32,6 +34,14 @@ class Signals:
             os._exit(128 + number)  # The forkserver sees the end of this process and takes the actors with it.
         self.exitcode = 128 + number
         os.eventfd_write(self._asked_fd, 1)
+
+    def _note(self, _: int, __: object) -> None:
+        self._continued = True
+
+    def was_continued(self) -> bool:
+        """Whether the process was stopped and continued since the last call."""
+        continued, self._continued = self._continued, False
+        return continued
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a signal; True if one has come."""

@@ -61,7 +61,8 @@ def row(mode="ga3c", network="small", repeat=1, device="cpu", pps=1000.0, kind="
         "commit": "0123456789abcdef", "dirty": False, "error": None, "train_arguments": [], "comparison": COMPARISON,
         "machine": {"cpu": "AMD EPYC", "cores": 2, "gpu": None, "system": "Linux"},
         "versions": {"python": "3.11.7", "ga3c": "0.1.0", "torch": "2.13.0"},
-        "run": {"config": config, "protocol": "frame skip 4", "device": device, "precision": "bf16",
+        "run": {"config": config, "protocol": "frame skip 4", "device": device,
+                "precision": None if device.startswith("simulated:") else "bf16",
                 "parameters": 677943, "mflop_per_state": MFLOP[network]},
         "windows": windows,
     }  # fmt: skip
