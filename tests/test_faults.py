@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def under(limit, *arguments, cwd):
     )  # fmt: skip
 
 
+def cpu_s(pid):
+    """Seconds of CPU that a process has used; 0 for one that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -59,9 +69,12 @@ def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_
     learner = next(pid for pid, title in roles(tmp_path).items() if title == "ga3c: learner")
     before = descriptors(learner)
     for _ in range(25):
-        time.sleep(draw.uniform(0.2, 0.9))  # less, and one dies 5 times before its first rollout: that ends the run
-        if alive := actors(tmp_path):
-            os.kill(draw.choice(alive), signal.SIGKILL)
+        time.sleep(draw.uniform(0.05, 0.5))
+        # Only such as have played: one that dies 5 times before its first rollout ends the run.
+        assert wait_for(lambda: any(cpu_s(pid) > 0.5 for pid in actors(tmp_path)), 20), process.communicate()
+        victim = draw.choice([pid for pid in actors(tmp_path) if cpu_s(pid) > 0.5] or [None])
+        if victim is not None:
+            os.kill(victim, signal.SIGKILL)
     assert wait_for(lambda: len(actors(tmp_path)) == 4, timeout=10), (process.poll(), process.communicate())
     steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
     assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps, 20)
@@ -84,6 +97,7 @@ def test_an_actor_that_hangs_is_replaced(tmp_path, mode):
     wait_for_training(tmp_path / "run", process)
     hung = wait_for((tmp_path / "hung").exists)
     steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
+    time.sleep(6)  # until it is noticed, and longer; the others play on meanwhile
     assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps + 100, 30)
     process.send_signal(signal.SIGINT)
     assert finish(process, timeout=10).returncode == 130, process.err
