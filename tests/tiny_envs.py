@@ -119,10 +119,13 @@ class FailsOnce(Identity):
 
 
 class HangsOnce(Identity):
-    """Never returns, once in the folder in which it is played."""
+    """Never returns from its 30th step, once in the folder in which it is played."""
+
+    steps = 0
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if _first_time("hung"):
+        self.steps += 1
+        if self.steps >= 30 and _first_time("hung"):
             time.sleep(10_000)
         return super().step(action)
 
