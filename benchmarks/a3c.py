@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 from peer import peer_source, run_peer
-from record import RESULTS, BenchmarkError, append, facts, prepare, spread
+from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark, spread
 from training import WINDOW_S, Run, in_words, train_run
 
 from ga3c.envs import EnvConfig, env_spec, make_env
@@ -60,16 +60,7 @@ class Options:
 
 def main() -> None:
     """Entry point."""
-    try:
-        _main(tyro.cli(Options, prog="a3c.py"))
-    except UsageError as error:
-        print(f"a3c: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BenchmarkError as error:
-        print(f"a3c: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_benchmark("a3c", lambda: _main(tyro.cli(Options, prog="a3c.py")))
 
 
 def _main(options: Options) -> None:

@@ -4,9 +4,10 @@ import datetime
 import json
 import os
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ga3c.errors import UsageError
 from ga3c.machine import commit, machine, versions
@@ -17,6 +18,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 class BenchmarkError(RuntimeError):
     """What was to be measured did not run; the message says how it ended."""
+
+
+def run_benchmark(name: str, work: Callable[[], int | None]) -> NoReturn:
+    """Runs ``work`` and ends the process: 2 for what the user said wrongly, 1 for what did not run, in a sentence."""
+    try:
+        sys.exit(work())
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BenchmarkError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def facts() -> dict[str, Any]:

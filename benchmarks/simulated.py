@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from processes import actors
-from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare
+from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark
 from training import Run, train_run
 
 from ga3c.envs import EnvConfig, make_env
@@ -57,16 +57,7 @@ class Options:
 
 def main() -> None:
     """Entry point."""
-    try:
-        _main(tyro.cli(Options, prog="simulated.py"))
-    except UsageError as error:
-        print(f"simulated: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BenchmarkError as error:
-        print(f"simulated: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_benchmark("simulated", lambda: _main(tyro.cli(Options, prog="simulated.py")))
 
 
 def _main(options: Options) -> None:

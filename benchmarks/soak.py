@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 from processes import actors
-from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, spread
+from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark, spread
 
 from ga3c.errors import UsageError
 
@@ -50,16 +50,7 @@ class Options:
 
 def main() -> None:
     """Entry point; the exit code is 1 if something was lost, leaked or drifted."""
-    try:
-        sys.exit(_main(tyro.cli(Options, prog="soak.py")))
-    except UsageError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BenchmarkError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_benchmark("soak", lambda: _main(tyro.cli(Options, prog="soak.py")))
 
 
 def _main(options: Options) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import tyro
 from peer import peer_python, run_peer
-from record import RESULTS, BenchmarkError, append, facts, prepare
+from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
 from training import WINDOW_S, Run, in_words, say, series, train_run
 
 from ga3c.config import TrainConfig
@@ -46,16 +46,7 @@ class Options:
 
 def main() -> None:
     """Entry point."""
-    try:
-        sys.exit(_main(sys.argv[1:]))
-    except UsageError as error:
-        print(f"throughput: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BenchmarkError as error:
-        print(f"throughput: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_benchmark("throughput", lambda: _main(sys.argv[1:]))
 
 
 def _main(arguments: list[str]) -> int:

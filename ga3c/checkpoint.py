@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.errors import UsageError
+
+T = TypeVar("T")
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
@@ -173,11 +175,11 @@ def _progress(metadata: dict[str, Any]) -> Progress:
     return Progress(env_steps, updates, time_s, float(score) if score else None)
 
 
-def read_newest(path: Path, use: Callable[[Checkpoint, Path], None]) -> tuple[Path, list[str]]:
+def read_newest(path: Path, use: Callable[[Checkpoint, Path], T]) -> tuple[T, list[str]]:
     """Hands the newest checkpoint that can be used to ``use``: of a run's folder, or the file itself.
 
     Returns:
-      Its path, and a sentence for each newer one that could not be used.
+      What ``use`` returned, and a sentence for each newer one that could not be used.
 
     Raises:
       UsageError: none can; the message is about the newest.
@@ -186,11 +188,11 @@ def read_newest(path: Path, use: Callable[[Checkpoint, Path], None]) -> tuple[Pa
     found = [find_checkpoint(path)] if not path.is_dir() else list_checkpoints(path)[::-1] or [find_checkpoint(path)]
     for candidate in found:
         try:
-            use(read_checkpoint(candidate), candidate)
+            used = use(read_checkpoint(candidate), candidate)
         except UsageError as error:
             errors.append(error)
             continue
-        return candidate, [str(error) for error in errors]
+        return used, [str(error) for error in errors]
     raise errors[0]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ga3c.checkpoint import Checkpoint, load_network, read_newest
+from ga3c.checkpoint import load_network, read_newest
 from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
 from ga3c.model import Model, place, resolve_device, resolve_precision
 from ga3c.networks import build_network
@@ -63,9 +63,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
     Raises:
       UsageError: there is no such checkpoint, or it cannot be used.
     """
-    found: list[Checkpoint] = []
-    path, _ = read_newest(path, lambda checkpoint, _: found.append(checkpoint))
-    (checkpoint,) = found
+    (checkpoint, path), _ = read_newest(path, lambda checkpoint, path: (checkpoint, path))
     config = replace(checkpoint.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
     where = resolve_device(device)

@@ -97,8 +97,10 @@ class Ga3c:
     def account(self) -> Account:
         """Exact once everything has stopped."""
         lost, unfinished = self.actors.unfinished_steps()
-        in_hand = self._rollouts.handed_out - self._meters.samples
-        return Account({"actor replaced": lost} if lost else {}, unfinished + self._rollouts.live_steps() + in_hand)
+        dropped = {"actor replaced": lost} if lost else {}
+        if self.failure is not None:  # Only then: elsewhere a batch that is trained on twice, or never, must show.
+            dropped["update failed"] = self._rollouts.handed_out - self._meters.samples
+        return Account(dropped, unfinished + self._rollouts.live_steps())
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""

@@ -235,16 +235,14 @@ class _Every:
 
 def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
     """Loads the newest checkpoint that is whole into ``model``; says what is wrong with those after it."""
-    restored: list[Progress] = []
 
-    def use(checkpoint: Checkpoint, path: Path) -> None:
+    def use(checkpoint: Checkpoint, path: Path) -> Progress:
         load_network(checkpoint, model.network, path)
         load_optimiser(checkpoint, model.optimiser)
         model.version = checkpoint.progress.updates
-        restored.append(checkpoint.progress)
+        return checkpoint.progress
 
-    _, unusable = read_newest(folder, use)
-    return restored[0], unusable
+    return read_newest(folder, use)
 
 
 def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:

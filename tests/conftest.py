@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.running import roles, wait_for
+
 torch.set_num_threads(1)
 
 
@@ -24,3 +26,12 @@ def _nothing_is_left_behind():
     assert len(os.listdir("/proc/self/fd")) <= before + 8
     children = [t.read_text().split() for t in Path("/proc/self/task").glob("*/children")]
     assert not any(children), children
+
+
+@pytest.fixture
+def no_process_and_no_shared_memory_is_left(tmp_path):
+    """For tests that start runs in ``tmp_path``."""
+    before = set(os.listdir("/dev/shm"))
+    yield
+    assert wait_for(lambda: not roles(tmp_path), timeout=10), roles(tmp_path)
+    assert set(os.listdir("/dev/shm")) == before

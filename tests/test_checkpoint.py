@@ -128,9 +128,8 @@ def test_the_newest_that_is_whole_is_read_and_the_others_are_named(tmp_path):
         write(tmp_path, *trained(), steps=steps, keep=5)
     newest, middle, oldest = list_checkpoints(tmp_path)[::-1]
     newest.write_bytes(newest.read_bytes()[:99])
-    used = []
-    path, errors = read_newest(tmp_path, lambda checkpoint, _: used.append(checkpoint.progress.env_steps))
-    assert (path, used) == (middle, [2])
+    used, errors = read_newest(tmp_path, lambda checkpoint, path: (path, checkpoint.progress.env_steps))
+    assert used == (middle, 2)
     assert len(errors) == 1
     assert errors[0].startswith(f"{newest} cannot be read as a checkpoint")
     for damaged in (middle, oldest):

@@ -10,13 +10,7 @@ import pytest
 
 from tests.running import SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
-
-@pytest.fixture(autouse=True)
-def _no_process_and_no_shared_memory_is_left(tmp_path):
-    before = set(os.listdir("/dev/shm"))
-    yield
-    assert wait_for(lambda: not roles(tmp_path), timeout=10), roles(tmp_path)
-    assert set(os.listdir("/dev/shm")) == before
+pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
 
 
 def test_pong_frames_go_in_and_updates_come_out(tmp_path):

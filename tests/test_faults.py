@@ -23,13 +23,7 @@ from ga3c.metrics import MetricsWriter
 from ga3c.rlimits import provide_descriptors
 from tests.running import ROOT, SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
-
-@pytest.fixture(autouse=True)
-def _no_process_and_no_shared_memory_is_left(tmp_path):
-    before = set(os.listdir("/dev/shm"))
-    yield
-    assert wait_for(lambda: not roles(tmp_path), timeout=10), roles(tmp_path)
-    assert set(os.listdir("/dev/shm")) == before
+pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
 
 
 def actors(folder):
