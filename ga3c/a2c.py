@@ -14,9 +14,8 @@ from ga3c.batches import Batcher
 from ga3c.collector import Collector
 from ga3c.envs import EnvError, Player, VectorEnv, env_seeds, make_env
 from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
-from ga3c.system import Account, Context
+from ga3c.system import STOP_TIMEOUT_S, Account, Context
 
-_STOP_TIMEOUT_S = 4.0
 
 
 class A2c:
@@ -47,8 +46,8 @@ class A2c:
 
     def stop(self) -> None:
         """Ends the thread after the rollout and update in hand."""
-        for name in self._thread.join(time.monotonic() + _STOP_TIMEOUT_S):
-            self._notify(f"{name} was still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")
+        for name in self._thread.join(time.monotonic() + STOP_TIMEOUT_S):
+            self._notify(f"{name} was still busy {STOP_TIMEOUT_S:g} s after it was asked to stop")
 
 
 class LockStep:

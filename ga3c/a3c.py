@@ -4,6 +4,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 import traceback
 from typing import Any
 
@@ -15,10 +16,9 @@ from ga3c.metrics import Meters
 from ga3c.optim import initialise_statistics
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup
-from ga3c.system import Account, Context
+from ga3c.system import STOP_TIMEOUT_S, Account, Context
 from ga3c.worker import Report, worker_devices, worker_settings
 
-_STOP_TIMEOUT_S = 2.0
 _POLL_S = 0.1
 
 
@@ -96,12 +96,13 @@ class A3c:
 
     def stop(self) -> None:
         """Ends the workers after the update in hand, within seconds; then kills what is left."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         self.workers.stop()
         self._listener.stop()
         if self._listening.ident is not None:
-            self._listening.join(_STOP_TIMEOUT_S)
-        self.workers.wait_for_exits(_STOP_TIMEOUT_S)
-        self.workers.join(_STOP_TIMEOUT_S)
+            self._listening.join(STOP_TIMEOUT_S)
+        self.workers.wait_for_exits(deadline)
+        self.workers.join(deadline)
         os.close(self._memory_fd)
         self._count_updates()
 
@@ -159,19 +160,22 @@ class _Listener:
         self._selector.register(channel.end, selectors.EVENT_READ, channel)
 
     def run(self, workers: _WorkerGroup) -> None:
-        """Until it is asked to stop; then the channels are closed, which ends the workers."""
+        """Until it is asked to stop; then workers can report no more, and what they had reported is still counted."""
         while not self._stop.is_set():
             for key, _ in self._selector.select(_POLL_S):
                 self._receive(key.data, workers)
         for key in list(self._selector.get_map().values()):
-            self._close(key.data)
+            key.data.stop()
+            while self._receive(key.data, workers):
+                pass
         self._selector.close()
 
     def stop(self) -> None:
         """Ends ``run`` soon."""
         self._stop.set()
 
-    def _receive(self, channel: _WorkerChannel, workers: _WorkerGroup) -> None:
+    def _receive(self, channel: _WorkerChannel, workers: _WorkerGroup) -> bool:
+        """Reads a message; returns whether there can be another."""
         try:
             message = channel.end.recv(MAX_MESSAGE_BYTES)
         except OSError:
@@ -179,14 +183,15 @@ class _Listener:
         if not message:
             self._close(channel)
             workers.on_gone(channel)
-            return
+            return False
         error = error_in(message)
         if error is not None:
             self._close(channel)
             workers.on_error(channel, error)
-        else:
-            channel.rollouts_completed += 1
-            self._count(Report.unpack(message))
+            return False
+        channel.rollouts_completed += 1
+        self._count(Report.unpack(message))
+        return True
 
     def _count(self, report: Report) -> None:
         self._meters.predicted(report.env_steps, 1, report.episodes, batches=report.rows)

@@ -19,10 +19,8 @@ from ga3c.predictor import Predictor
 from ga3c.queues import PredictionQueue, TrainingQueue
 from ga3c.slabs import ActorClock, Slab, SlabLayout, create_slab_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup, ThreadGroup
-from ga3c.system import Account, Context
+from ga3c.system import STOP_TIMEOUT_S, Account, Context
 from ga3c.trainer import Trainer
-
-_STOP_TIMEOUT_S = 2.0
 
 
 class Ga3c:
@@ -107,11 +105,11 @@ class Ga3c:
         self.actors.stop()
         self._rollouts.close()
         self._requests.close()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         late = self.predictors.join(deadline) + self.trainers.join(deadline)
-        self.actors.join(_STOP_TIMEOUT_S)
+        self.actors.join(deadline)
         for name in late:
-            self._notify(f"{name} was still busy {_STOP_TIMEOUT_S:g} s after it was asked to stop")
+            self._notify(f"{name} was still busy {STOP_TIMEOUT_S:g} s after it was asked to stop")
 
 
 class ActorGroup(ProcessGroup[ActorChannel]):

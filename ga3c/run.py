@@ -48,7 +48,7 @@ _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
 _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
-_PAUSE_S = 2.0  # for an update to end before a checkpoint is taken
+_PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
 
 
 def train(config: TrainConfig, spec: EnvSpec) -> int:

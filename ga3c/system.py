@@ -11,6 +11,8 @@ from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.supervisor import Failure
 
+STOP_TIMEOUT_S = 2.5  # of the 5 s in which a run that is asked to stop ends; checkpoints have the rest
+
 
 @dataclass(frozen=True)
 class Context:
@@ -62,7 +64,7 @@ class System(Protocol):
         """Called a few times a second: measures what nobody counts."""
 
     def stop(self) -> None:
-        """Ends every thread and process, within seconds."""
+        """Ends every thread and process, within ``STOP_TIMEOUT_S``; kills processes that have not ended by then."""
 
     def account(self) -> Account:
         """What became of the steps that no update has seen."""

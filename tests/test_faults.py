@@ -1,6 +1,7 @@
 """What a run survives, and what it says of it: real kills, real signals, real limits of the system."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import re
@@ -16,11 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ga3c.envs import EnvConfig, EnvError, make_env
+from ga3c.build import build_model
+from ga3c.checkpoint import Progress
+from ga3c.envs import EnvConfig, EnvError, env_spec, make_env
 from ga3c.envs.base import check_finite
 from ga3c.errors import UsageError
-from ga3c.metrics import MetricsWriter
+from ga3c.ga3c import Ga3c
+from ga3c.metrics import Meters, MetricsWriter
+from ga3c.presets import default_config
 from ga3c.rlimits import provide_descriptors
+from ga3c.system import Context
 from tests.running import ROOT, SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
@@ -42,45 +48,47 @@ def under(limit, *arguments, cwd):
     )  # fmt: skip
 
 
-def cpu_s(pid):
-    """Seconds of CPU that a process has used; 0 for one that is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def delivering(group):
+    """Processes of the actors that have completed a rollout."""
+    with group._lock:
+        started = {record.generation for record in group._records.values() if record.channel.rollouts_completed}
+    return [pid for generation, pid in group._pids.copy().items() if generation in started]
 
 
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_again(tmp_path):
-    draw = random.Random(1)
-    counts = ["--actors", 4, "--envs-per-actor", 2, "--t-max", 5, "--predictors", 2, "--segments", 3]
-    process = ga3c("train", "--out", "run", *counts, "--min-training-batch", 20, cwd=tmp_path, wait=False)
-    wait_for_training(tmp_path / "run", process)
-    learner = next(pid for pid, title in roles(tmp_path).items() if title == "ga3c: learner")
-    before = descriptors(learner)
-    for _ in range(25):
-        time.sleep(draw.uniform(0.05, 0.5))
-        # Only such as have played: one that dies 5 times before its first rollout ends the run.
-        assert wait_for(lambda: any(cpu_s(pid) > 0.5 for pid in actors(tmp_path)), 20), process.communicate()
-        victim = draw.choice([pid for pid in actors(tmp_path) if cpu_s(pid) > 0.5] or [None])
-        if victim is not None:
-            os.kill(victim, signal.SIGKILL)
-    assert wait_for(lambda: len(actors(tmp_path)) == 4, timeout=10), (process.poll(), process.communicate())
-    steps = metrics(tmp_path / "run", "rates")[-1]["env_steps"]
-    assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps, 20)
-    assert descriptors(learner) <= before + 4
-    process.send_signal(signal.SIGINT)
-    assert finish(process, timeout=10).returncode == 130, process.err
-    [totals] = metrics(tmp_path / "run", "totals")
-    assert totals["samples_dropped"]["actor replaced"] > 0
-    accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
-    assert accounted == totals["env_steps"] == metrics(tmp_path / "run", "rates")[-1]["env_steps"]
-    assert "its unfinished rollout dropped: it died" in process.out
-    assert max(line["prediction_gap_max_s"] for line in metrics(tmp_path / "run", "rates")) < 5, "the others stopped"
+def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_again():
+    spec = env_spec(EnvConfig("Pong-v5"))
+    counts = {"actors": 4, "envs_per_actor": 2, "t_max": 5, "predictors": 2, "segments": 3, "min_training_batch": 20}
+    config = dataclasses.replace(default_config("ga3c", "fast", spec, cuda=False), **counts, device="cpu")
+    model, _ = build_model(config, spec)
+    meters, said, draw = Meters(4), [], random.Random(1)
+    system = Ga3c(Context(config, spec, model, meters, lambda: 1e-4, said.append, Progress()))
+    system.start()
+    before = descriptors(os.getpid())
+    try:
+        for kill in range(25):
+            # Only such as have delivered: one that ends 5 times before its first rollout ends the run.
+            assert wait_for(lambda: system.failure or delivering(system.actors)), said
+            assert system.failure is None, system.failure
+            time.sleep(draw.uniform(0.0, 0.2))
+            os.kill(draw.choice(delivering(system.actors)), signal.SIGKILL)
+            assert wait_for(lambda kill=kill: sum("was replaced" in line for line in said) == kill + 1), said
+        steps = meters.env_steps
+        assert wait_for(lambda: meters.env_steps > steps + 100)
+        assert len(system.actors.pids()) == 4
+        assert descriptors(os.getpid()) <= before + 4
+        longest_gap_s = meters.rates()["prediction_gap_max_s"]
+    finally:
+        system.stop()
+    assert system.failure is None, system.failure
+    assert longest_gap_s < 10, "the others stopped"
+    assert any("its unfinished rollout dropped: it died" in line for line in said)
+    account = system.account()
+    assert account.dropped["actor replaced"] > 0
+    assert meters.env_steps == meters.samples + sum(account.dropped.values()) + account.in_flight
 
 
 @pytest.mark.parametrize("mode", ["ga3c", "a3c"])

@@ -4,15 +4,17 @@ import copy
 import dataclasses
 import os
 import signal
+import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from ga3c.a2c import A2c, LockStep
-from ga3c.a3c import A3c
+from ga3c.a3c import A3c, _Listener, _WorkerChannel
 from ga3c.build import build_model
 from ga3c.checkpoint import (
     Progress,
@@ -304,6 +306,22 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
     # An update that was applied but not reported is one of a killed worker.
     assert 0 <= model.version - meters.updates <= 3 + config.actors
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
+
+
+def test_what_workers_had_reported_before_the_end_is_counted_though_it_was_not_read_yet():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    meters = Meters(1)
+    listener = _Listener(meters)
+    listener.add(_WorkerChannel(0, ours))
+    report = Report(5, 5, UpdateFigures(5, 0.1, 0.2, 1.0, 1.0, 1e-3, {0: 5}), {"training": 0.1}, [])
+    for _ in range(100):
+        theirs.send(report.pack())
+    listener.stop()
+    listener.run(SimpleNamespace(on_gone=lambda channel: None))
+    assert (meters.updates, meters.env_steps) == (100, 500)
+    with pytest.raises(OSError):  # and what comes later is not taken
+        theirs.send(report.pack())
+    theirs.close()
 
 
 @pytest.mark.parametrize(
