@@ -9,6 +9,11 @@ def actors(learner: int) -> list[int]:
     return [actor for server in _children(learner) for actor in _children(server)]
 
 
+def tree(pid: int) -> list[int]:
+    """Process ids of a process and all that descend from it."""
+    return [pid, *(descendant for child in _children(pid) for descendant in tree(child))]
+
+
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):

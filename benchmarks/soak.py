@@ -1,8 +1,8 @@
-"""Trains for long while actors are killed, and checks that nothing leaks, drifts or is lost.
+"""Trains for long while actors are killed, and checks that nothing leaks, drifts or is lost; or ends many short runs.
 
 It looks at the processes from outside, as an operator would: resident memory, descriptors and threads of the learner,
 memory of the actors, every few seconds. What the run counted is read from its metrics.jsonl: the sums of its last line
-must agree, and its throughput must not fall.
+must agree, and its throughput must not fall. ``--interrupts`` asks short runs to stop, at instants from start to end.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from interrupts import interrupt
 from processes import actors
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark, spread
 
@@ -44,6 +45,8 @@ class Options:
     """Seconds between kills of an actor drawn at random, on average; 0 kills none."""
     seed: int = 1
     """Of the kills."""
+    interrupts: int = 0
+    """Instead of all that: this many short runs, each ended by SIGINT or SIGTERM at a random instant."""
     record: Path = RESULTS / "soak.jsonl"
     """JSONL file that a row is appended to."""
 
@@ -54,19 +57,27 @@ def main() -> None:
 
 
 def _main(options: Options) -> int:
-    if not 0.5 <= options.minutes < math.inf or not 0 <= options.kill_every < math.inf:
-        raise UsageError("--minutes from 0.5 and --kill-every from 0 would be right")
+    if not 0.5 <= options.minutes < math.inf or not 0 <= options.kill_every < math.inf or options.interrupts < 0:
+        raise UsageError("--minutes from 0.5, --kill-every from 0 and --interrupts from 0 would be right")
     prepare(options.record)
     row = {"measured": "soak", **facts(), "options": {**vars(options), "record": None}}
+    if options.interrupts:
+        report = interrupt(options.env, options.interrupts, options.seed)
+        return _finish(options.record, row, report)
     with tempfile.TemporaryDirectory(prefix="ga3c-soak-") as temporary:
         folder = Path(temporary) / "run"
         samples, kills, said = _run(options, folder)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     report = _report(samples, lines, kills) | {"replacements_said": said.count("its unfinished rollout dropped")}
-    append(options.record, {**row, **report, "samples": samples})
+    return _finish(options.record, {**row, "samples": samples}, report)
+
+
+def _finish(record: Path, row: dict[str, Any], report: dict[str, Any]) -> int:
+    """Appends and prints the report; returns the exit code."""
+    append(record, {**row, **report})
     for name, value in report.items():
         print(f"{name}: {value}")
-    print(f"appended to {options.record}")
+    print(f"appended to {record}")
     return 0 if all(report["holds"].values()) else 1
 
 

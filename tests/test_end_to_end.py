@@ -98,12 +98,13 @@ def test_an_exception_in_an_actor_ends_the_run_with_its_name_and_traceback(tmp_p
     assert re.search(sentence, run.err), run.err
 
 
-def test_an_exception_in_the_learner_ends_the_run_with_the_roles_name(tmp_path):
+@pytest.mark.parametrize("role", ["predictor", "trainer"])
+def test_an_exception_in_the_learner_ends_the_run_with_the_roles_name(tmp_path, role):
     (tmp_path / "bad_network.py").write_text(
         "import threading, torch\n"
         "class Bad(torch.nn.Linear):\n"
         "    def forward(self, states):\n"
-        "        if threading.current_thread().name.startswith('trainer'):\n"
+        f"        if threading.current_thread().name.startswith('{role}'):\n"
         "            raise RuntimeError('out of memory')\n"
         "        x = super().forward(states)\n"
         "        return x, x[:, 0]\n"
@@ -112,7 +113,7 @@ def test_an_exception_in_the_learner_ends_the_run_with_the_roles_name(tmp_path):
     )
     run = ga3c("train", "CartPole-v1", "--network", "bad_network:make", "--out", "run", *SMALL, cwd=tmp_path)
     assert run.returncode == 1
-    assert "ga3c: trainer 0 failed:\nTraceback" in run.err
+    assert f"ga3c: {role} 0 failed:\nTraceback" in run.err
     assert "out of memory" in run.err
 
 
