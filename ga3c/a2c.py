@@ -17,7 +17,6 @@ from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
 from ga3c.system import STOP_TIMEOUT_S, Account, Context
 
 
-
 class A2c:
     """The running system. ``start``, then ``tick`` a few times a second, then ``stop``."""
 

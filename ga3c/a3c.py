@@ -13,7 +13,6 @@ import torch
 from ga3c.channels import MAX_MESSAGE_BYTES, error_in
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
-from ga3c.optim import initialise_statistics
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup
 from ga3c.system import STOP_TIMEOUT_S, Account, Context
@@ -36,7 +35,6 @@ class A3c:
         self._meters = context.meters
         self._resumed_updates = resumed.updates
         self._failures = Failures()
-        initialise_statistics(model.optimiser)
         self._memory_fd = create_shared_memory(model.network, model.optimiser, config.actors)
         self._shared = SharedState(model.network, model.optimiser, config.actors, self._memory_fd)
         with torch.no_grad():
@@ -50,7 +48,8 @@ class A3c:
             precision=model.precision,
             resumed_steps=resumed.env_steps,
         )
-        server = ForkServer("worker", "worker", settings)
+        server = context.server or ForkServer("worker")
+        server.configure(settings)
         self._listener = _Listener(context.meters)
         self.workers = _WorkerGroup(
             self._memory_fd,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
-from ga3c.envs import EnvConfig, Player, VectorEnv, env_seeds, make_env
+from ga3c.envs import EnvConfig, Player, VectorEnv, env_seeds, load_backends, make_env
 from ga3c.slabs import ActorClock, Slab, SlabLayout
 
 
@@ -56,6 +56,11 @@ def _charge(clock: np.ndarray, activity: int, since: float) -> float:
     now = time.perf_counter()
     clock[activity] += now - since
     return now
+
+
+def prepare() -> None:
+    """What all actors share, in the forkserver."""
+    load_backends()
 
 
 def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 
 from ga3c.config import TrainConfig
+from ga3c.curves import find_curve, is_simulated
 from ga3c.envs import EnvSpec
 from ga3c.model import Model, keep_freed_memory, place, resolve_device, resolve_precision
 from ga3c.networks import build_network, cost
 from ga3c.optim import build_optimiser
-from ga3c.simulated import SimulatedModel, Timeline, find_curve, is_simulated
+from ga3c.simulated import SimulatedModel, Timeline
 
 
 def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The command line: ``ga3c train``, ``eval``, ``compare`` and ``networks``.
 
+What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
+
 Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM.
 """
 
@@ -9,24 +11,25 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
-from ga3c.compare import run_compare
-from ga3c.config import TrainConfig, read_config, validate_numbers
+from ga3c.choices import gpu_driver_is_there
+from ga3c.config import TrainConfig, read_config
+from ga3c.curves import Curve, is_simulated
 from ga3c.envs import EnvError, EnvSpec, env_spec
 from ga3c.errors import UsageError, WorkerError
-from ga3c.evaluate import Evaluation, evaluate
-from ga3c.latency import check_writable, measure, write_curves
-from ga3c.model import resolve_device
-from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.forkserver import ROLES, ForkServer
 from ga3c.options import parse
-from ga3c.presets import default_config, fit, in_mode
+from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
 from ga3c.report import say_error
-from ga3c.run import train
-from ga3c.simulated import Curve, is_simulated
+from ga3c.watchdog import time_limit
+
+if TYPE_CHECKING:
+    from ga3c.evaluate import Evaluation
+
+_SHORTEST_LIMIT_S = 60.0  # for an environment to be made, however short its steps may be
 
 USAGE = """usage: ga3c COMMAND [options]
 
@@ -63,7 +66,7 @@ def run(arguments: list[str]) -> int:
     # Modules of the user's own (environments, networks) lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    commands = {"train": _train, "eval": _eval, "compare": run_compare, "networks": _networks}
+    commands = {"train": _train, "eval": _eval, "compare": _compare, "networks": _networks}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -80,24 +83,50 @@ def run(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    prog = "ga3c train"
+    config, spec = _resolve(arguments, "ga3c train")
+    server = ForkServer(ROLES[config.mode]) if config.mode in ROLES else None  # it imports beside this process
+    try:
+        from ga3c.run import train
+
+        return train(config, spec, server)
+    finally:
+        if server is not None:
+            server.close(timeout_s=0.0)
+
+
+def _resolve(arguments: list[str], prog: str) -> tuple[TrainConfig, EnvSpec]:
+    """Every option, and the environment that they name.
+
+    Raises:
+      UsageError: with the first that is wrong.
+    """
     # What a user says of these decides the defaults of the rest, so they are read first.
     said = parse(TrainConfig, arguments, prog) if not _asks_for_help(arguments) else TrainConfig()
-    validate_numbers(said)
+    default = None
     if said.resume is not None:
         default = dataclasses.replace(read_config(said.resume), resume=said.resume)
         said = parse(TrainConfig, arguments, prog, default)
-        if said.mode != default.mode:
-            default = in_mode(default, said.mode, env_spec(said.env_config()), _on_cuda(said))
-    else:
-        default = default_config(said.mode, said.preset, env_spec(said.env_config()), _on_cuda(said))
+    validate_alone(said)
+    on_cuda = _on_cuda(said)
+    with time_limit(max(said.actor_timeout, _SHORTEST_LIMIT_S), f"making {said.env}"):
+        spec = env_spec(said.env_config())
+    if default is None:
+        default = default_config(said.mode, said.preset, spec, on_cuda)
+    elif said.mode != default.mode:
+        default = in_mode(default, said.mode, spec, on_cuda)
     config = fit(parse(TrainConfig, arguments, prog, default), default)
-    return train(config, env_spec(config.env_config()))
+    validate(config, spec)
+    return config, spec
 
 
 def _on_cuda(config: TrainConfig) -> bool:
-    # A simulated device takes no core either.
-    return is_simulated(config.device) or resolve_device(config.device).type == "cuda"
+    if is_simulated(config.device):
+        return True  # it takes no core either
+    if config.device == "cpu" or (config.device == "auto" and not gpu_driver_is_there()):
+        return False
+    from ga3c.model import resolve_device
+
+    return resolve_device(config.device).type == "cuda"
 
 
 def _asks_for_help(arguments: list[str]) -> bool:
@@ -112,6 +141,8 @@ def _eval(arguments: list[str]) -> int:
         raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
     if options.seed < 0:
         raise UsageError(f"--seed: got {options.seed}; at least 0 would be right")
+    from ga3c.evaluate import evaluate
+
     result = evaluate(
         options.path,
         episodes=options.episodes,
@@ -123,7 +154,13 @@ def _eval(arguments: list[str]) -> int:
     return 0
 
 
-def _describe(result: Evaluation) -> str:
+def _compare(arguments: list[str]) -> int:
+    from ga3c.compare import run_compare
+
+    return run_compare(arguments)
+
+
+def _describe(result: "Evaluation") -> str:
     s = result.summary()
     lines = [
         f"{result.checkpoint}, trained for {result.env_steps:,} steps",
@@ -151,6 +188,12 @@ class NetworksOptions:
 
 def _networks(arguments: list[str]) -> int:
     options = parse(NetworksOptions, arguments, "ga3c networks")
+    import torch
+
+    from ga3c.latency import check_writable, measure, write_curves
+    from ga3c.model import resolve_device
+    from ga3c.networks import NETWORKS, build_network, cost
+
     fits = options.fit or options.out is not None
     if options.out is not None:
         check_writable(options.out)

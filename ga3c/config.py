@@ -13,12 +13,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from ga3c.choices import Initialisation, LossConfig, OptimiserName, Precision, Reduction, Schedule
 from ga3c.envs import Backend, EnvConfig
 from ga3c.errors import UsageError
-from ga3c.losses import LossConfig, Reduction
-from ga3c.model import Precision
-from ga3c.networks import Initialisation
-from ga3c.optim import OptimiserName, Schedule
 
 Mode = Literal["ga3c", "a3c", "a2c"]
 PRESETS = ("fast", "paper")

@@ -4,8 +4,9 @@ Forking from the learner is unsafe once torch has started threads, and a spawned
 ``__main__`` and EnvPool anew for each worker. This server imports what they need once, has one thread, and knows
 nothing of ``__main__``: a worker starts in milliseconds and shares the server's pages.
 
-Who dies when: the server ends when the learner's end of the socket closes, and workers are killed by the kernel when
-the server is gone (``PR_SET_PDEATHSIG``), even inside an environment's step. Nobody waits for anybody.
+Who dies when: the server ends when the learner's end of the socket closes, and is killed by the kernel when the
+learner is gone (``PR_SET_PDEATHSIG``); so are workers when the server is, even inside an environment's step. Nobody
+waits for anybody.
 """
 
 import contextlib
@@ -31,32 +32,40 @@ from ga3c.channels import MAX_MESSAGE_BYTES, report_error
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PR_SET_PDEATHSIG = 1
 _CLOSE_TIMEOUT_S = 2.0
+ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
 
 
 class ForkServer:
     """The learner's handle on the server: starts workers, hears of their ends, and ends them all."""
 
-    def __init__(self, role: str, module: str, settings: dict[str, Any]) -> None:
+    def __init__(self, role: str) -> None:
         """Starts the server; it goes on importing while this returns.
 
-        Args:
-          role: what its workers are called in ``ps``.
-          module: of the package; its ``main(settings, index, generation, end, memory_fd)`` is a worker's life.
-          settings: plain values, the same for every worker.
+        ``role`` is the module of the package that workers live in, and what they are called in ``ps``: its
+        ``prepare()`` is called once, in the server; its ``main(settings, index, generation, end, memory_fd)`` is a
+        worker's life.
         """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._send_lock = threading.Lock()  # guards _generation, and that a start is sent whole
         self._generation = 0
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ga3c.forkserver", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "ga3c.forkserver", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | _ONE_THREAD | {"PYTHONPATH": _python_path()},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is the learner's to handle
             )
-        job = {"role": role, "module": module, "settings": settings, "path": sys.path}
-        self._socket.send(json.dumps(job).encode())
+        self._socket.send(json.dumps({"role": role, "path": sys.path}).encode())
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Says what every worker that is started from now on has to know, as plain values.
+
+        Raises:
+          OSError: the server is gone, or that is too much for one message.
+        """
+        with self._send_lock:
+            self._socket.send(json.dumps({"settings": settings}).encode())
 
     def start_worker(self, index: int, end: socket.socket, memory_fd: int) -> int:
         """Asks for a worker that speaks through ``end`` and maps ``memory_fd``; returns the number of this start.
@@ -123,7 +132,9 @@ def _serve(learner: socket.socket) -> None:
     """Forks a worker for each message, reports each worker's end, and ends with the learner."""
     job = json.loads(learner.recv(MAX_MESSAGE_BYTES))
     sys.path[:] = job["path"]
-    main = importlib.import_module(f"ga3c.{job['module']}").main  # once, here, for all workers
+    module = importlib.import_module(f"ga3c.{job['role']}")
+    module.prepare()  # once, here, for all workers
+    settings: dict[str, Any] = {}
     children: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, generation)
     poll = select.poll()
     poll.register(learner.fileno(), select.POLLIN)
@@ -137,6 +148,9 @@ def _serve(learner: socket.socket) -> None:
             if not message:
                 return
             start = json.loads(message)
+            if "settings" in start:
+                settings = start["settings"]
+                continue
             if "kill" in start:
                 for pidfd, (_, generation) in children.items():
                     if generation == start["kill"]:
@@ -154,7 +168,7 @@ def _serve(learner: socket.socket) -> None:
                 # open would hide that one's death.
                 for other in [learner.fileno(), *children]:
                     os.close(other)
-                _live(job, main, start, *fds)
+                _live(job["role"], module.main, settings, start, *fds)
             for fd_sent in fds:
                 os.close(fd_sent)
             pidfd = os.pidfd_open(pid)
@@ -176,7 +190,9 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _live(job: dict[str, Any], main: Callable[..., None], start: dict[str, int], end_fd: int, memory_fd: int) -> None:
+def _live(
+    role: str, main: Callable[..., None], settings: dict[str, Any], start: dict[str, int], end_fd: int, memory_fd: int
+) -> None:
     """The whole life of a worker process; never returns."""
     exitcode = 1
     end = socket.socket(fileno=end_fd)
@@ -184,8 +200,8 @@ def _live(job: dict[str, Any], main: Callable[..., None], start: dict[str, int],
         _die_with_parent(_SERVER_PID)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end.set_inheritable(False)  # A process that the environment starts must not keep the channel open.
-        setproctitle(f"ga3c: {job['role']} {start['index']}")
-        main(job["settings"], start["index"], start["generation"], end, memory_fd)
+        setproctitle(f"ga3c: {role} {start['index']}")
+        main(settings, start["index"], start["generation"], end, memory_fd)
         exitcode = 0
     except BaseException as error:
         report_error(end, error)
@@ -196,6 +212,7 @@ def _live(job: dict[str, Any], main: Callable[..., None], start: dict[str, int],
 _SERVER_PID = os.getpid()
 
 if __name__ == "__main__":
+    _die_with_parent(int(sys.argv[2]))  # also while it imports
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, signal.SIG_IGN)  # It ends with the learner, which is asked by the same signals.
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))

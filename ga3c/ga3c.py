@@ -42,7 +42,8 @@ class Ga3c:
         self._failures = Failures()
         self._rollouts = TrainingQueue()
         settings = actor_settings(config.env_config(), layout, context.seed)
-        server = ForkServer("actor", "actor", settings)
+        server = context.server or ForkServer("actor")
+        server.configure(settings)
         self.actors = ActorGroup(
             server,
             layout,

@@ -14,11 +14,11 @@ import torch
 
 from ga3c.build import build_model
 from ga3c.config import TrainConfig
+from ga3c.curves import Curve, Line
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.machine import machine, versions
 from ga3c.model import Batch, Model
-from ga3c.simulated import Curve, Line
 
 PREDICTION_BATCHES = (1, 4, 16, 64, 128)
 TRAINING_BATCHES = (5, 20, 80, 160)

@@ -4,34 +4,13 @@ For a sample with return R: -log pi(a|s) * (R - V(s)) - entropy_cost * H(pi(.|s)
 advantage R - V(s) is a constant in the first term. All of it is computed in float32, whatever the network ran in.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Reduction = Literal["mean", "sum"]
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """How the terms are put together.
-
-    Attributes:
-      entropy_cost: weight of the entropy bonus, per sample.
-      value_cost: weight of the squared error; the paper's 0.5 * sum of squares is 0.5.
-      reduction: over the live samples of a batch; the released code sums.
-      log_floor: 0 for log_softmax; the released code's log(max(pi, 1e-6)) is 1e-6. Where the floor holds, no gradient
-        flows.
-      normalise_advantages: scale a batch's advantages to mean 0 and standard deviation 1.
-    """
-
-    entropy_cost: float
-    value_cost: float
-    reduction: Reduction
-    log_floor: float
-    normalise_advantages: bool
+from ga3c.choices import LossConfig
 
 
 class Loss(NamedTuple):

@@ -16,19 +16,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ga3c.choices import LossConfig, Precision, check_device
 from ga3c.errors import UsageError
-from ga3c.losses import LossConfig, actor_critic_loss
+from ga3c.losses import actor_critic_loss
 from ga3c.metrics import UpdateFigures
 from ga3c.optim import set_learning_rate
-
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 class Prediction(NamedTuple):
@@ -247,16 +246,10 @@ def resolve_device(name: str) -> torch.device:
     Raises:
       UsageError: there is no such device.
     """
+    check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(
-            f"--device: unknown device {name!r}; auto, cpu, cuda, cuda:N or simulated:NAME would be right"
-        ) from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device: {name!r} is not supported; auto, cpu, cuda or cuda:N would be right")
+    device = torch.device(name)
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UsageError(

@@ -4,26 +4,24 @@ A network maps states [B, ...] to (logits [B, A], values [B]). Image states are 
 scaled inside the first layer, so that bytes cross to the device.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod, sqrt
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
-from ga3c.errors import UsageError, nearest
+from ga3c.choices import Initialisation, find_factory
+from ga3c.errors import UsageError
 
-Initialisation = Literal["orthogonal", "uniform"]
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 
 
 _MANY = 12  # states from which on a convolution of the mean image is cheaper than its subtraction, on a CPU
-_SMALLEST_SIDE = 36  # what the three convolutions of ``nature`` need
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,6 @@ class ConvNetwork(nn.Module):
         # Flattened in the order in which channels_last has them in memory: no copy, as in TensorFlow.
         features = F.relu(self.dense(features.permute(0, 2, 3, 1).flatten(1)), inplace=True)
         return self.policy(features), self.value(features).squeeze(1)
-
-
-def is_image(observation_shape: tuple[int, ...]) -> bool:
-    """Whether states of that shape are pictures large enough for the convolutions above."""
-    return len(observation_shape) == 3 and sorted(observation_shape)[1] >= _SMALLEST_SIDE
 
 
 def _compute_dtype(device_type: str) -> torch.dtype:
@@ -197,17 +190,7 @@ def build_network(
 def _factory(name: str) -> Factory:
     if name in NETWORKS:
         return NETWORKS[name][0]
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        known = ", ".join(NETWORKS)
-        raise UsageError(f"unknown network {name!r}{nearest(name, list(NETWORKS))}; known: {known}, or module:callable")
-    try:
-        factory: Factory = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise UsageError(f"network {name!r} cannot be loaded: {type(error).__name__}: {error}") from None
-    if not callable(factory):
-        raise UsageError(f"network {name!r} is a {type(factory).__name__}; something to call is needed")
-    return factory
+    return find_factory(name)
 
 
 def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
@@ -231,6 +214,36 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
             nn.init.orthogonal_(last.weight, gain)
 
 
+class _FlopCounter(TorchFunctionMode):
+    """Counts what convolutions, linear layers and matrix products take; the rest is small beside them.
+
+    ``torch.utils.flop_counter`` counts the same, but loads torch's compiler, which is two seconds of a run's start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **kwargs or {})
+        if function in _CONVOLUTIONS:
+            self.total += 2 * result.numel() * args[1][0].numel()
+        elif function in _PRODUCTS:
+            self.total += 2 * result.numel() * args[0].shape[-1]
+        elif function in _SUMS_OF_PRODUCTS:
+            self.total += 2 * result.numel() * args[1].shape[-1]
+        return result
+
+
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_PRODUCTS = (
+    F.linear, torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__
+)  # fmt: skip
+_SUMS_OF_PRODUCTS = (torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)
+
+
 def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, float]:
     """Tries the network on a state and returns (parameters, MFLOP a state of a forward pass).
 
@@ -242,9 +255,9 @@ def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, flo
     flops = []
     try:
         for batch in (states, torch.cat((states, states))):
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), _FlopCounter() as counter:
                 logits, values = network(batch)
-            flops.append(counter.get_total_flops())
+            flops.append(counter.total)
         shapes = tuple(logits.shape), tuple(values.shape)
     except Exception as error:
         raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None

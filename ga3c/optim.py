@@ -1,13 +1,12 @@
-"""Optimisers: RMSProp as the A3C paper and TensorFlow 1 have it, and torch's Adam."""
+"""Optimisers, with their statistics from the start: RMSProp as the A3C paper and TensorFlow 1 have it, and Adam."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-OptimiserName = Literal["adam", "rmsprop"]
+from ga3c.choices import OptimiserName
 
 
 class RMSProp(torch.optim.Optimizer):
@@ -44,39 +43,74 @@ class RMSProp(torch.optim.Optimizer):
             torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])
 
 
-def initialise_statistics(optimiser: torch.optim.Optimizer) -> None:
-    """Makes the statistics that torch's Adam would make at its first step, so that they can be shared before it."""
-    if not isinstance(optimiser, torch.optim.Adam):
-        return
-    for group in optimiser.param_groups:
-        for parameter in group["params"]:
-            optimiser.state[parameter].setdefault("step", torch.zeros((), device=parameter.device))
-            for name in ("exp_avg", "exp_avg_sq"):
-                optimiser.state[parameter].setdefault(name, torch.zeros_like(parameter, requires_grad=False))
+class Adam(torch.optim.Optimizer):
+    """Adam (arXiv:1412.6980, algorithm 1) by torch's fused kernel.
+
+    ``torch.optim.Adam`` is the same, bit for bit; but its step loads torch's compiler, and its statistics are made
+    by its first step, when it is too late to share them.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], epsilon: float) -> None:
+        """``epsilon`` is added to the root."""
+        # ``fused``: so that ``load_state_dict`` puts the count of steps where the kernel wants it.
+        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon, "fused": True})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter, requires_grad=False)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, requires_grad=False)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient; ``closure`` is not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            states = [self.state[p] for p in parameters]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1.0)
+            torch._fused_adam_(
+                parameters,
+                [p.grad for p in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=0.0,
+                eps=group["epsilon"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+
+def _without_the_compiler() -> None:
+    """Spares each process that makes an optimiser the import of torch's compiler: a second, and 80 MB.
+
+    torch imports it to mark these methods as not to be compiled, when one is first called. Nothing compiles them here.
+    The mark is torch's own, and private: a torch that has another is slower to start, and no worse.
+    """
+    methods = torch.optim.Optimizer
+    for method in (methods.add_param_group, methods.zero_grad, methods.state_dict, methods.load_state_dict):
+        original = getattr(method, "__wrapped__", None)
+        if original is not None:
+            original.__dynamo_disable = original
 
 
 def build_optimiser(
     name: OptimiserName, params: Iterable[Tensor], lr: float, decay: float, epsilon: float
 ) -> torch.optim.Optimizer:
     """``decay`` is RMSProp's, or Adam's second one; ``epsilon`` is inside RMSProp's root and outside Adam's."""
+    _without_the_compiler()
     if name == "rmsprop":
         # TensorFlow 1 starts the average at 1, so that the first updates are small.
         return RMSProp(params, lr, decay, epsilon, initial_square=1.0)
-    return torch.optim.Adam(params, lr, betas=(0.9, decay), eps=epsilon, fused=True)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over a run: annealed to 0 over its total of steps, else over its minutes, else constant."""
-
-    learning_rate: float
-    total_steps: int | None = None
-    total_s: float | None = None
-
-    def rate(self, env_steps: int, time_s: float) -> float:
-        """After so many agent steps and seconds."""
-        share = env_steps / self.total_steps if self.total_steps else time_s / self.total_s if self.total_s else 0.0
-        return self.learning_rate * max(0.0, 1.0 - share)
+    return Adam(params, lr, (0.9, decay), epsilon)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

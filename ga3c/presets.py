@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
+from ga3c.choices import check_device, check_network
 from ga3c.config import PRESETS, Mode, TrainConfig, validate_numbers
+from ga3c.curves import find_curve, is_simulated
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError, nearest
-from ga3c.networks import is_image
 
 
 def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
@@ -27,7 +29,7 @@ def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainC
             f"--preset: got {preset!r}{nearest(preset, list(PRESETS))}; {' or '.join(PRESETS)} would be right"
         )
     make = _paper if preset == "paper" else _fast
-    config = dataclasses.replace(make(is_image(spec.observation_shape), cuda), mode=mode)
+    config = dataclasses.replace(make(spec.is_image, cuda), mode=mode)
     cores = len(os.sched_getaffinity(0))
     if mode == "a2c":
         # As many samples a batch as in mode ga3c, of environments that are stepped on all cores. With a torch thread
@@ -115,13 +117,49 @@ def fit(config: TrainConfig, default: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, min_training_batch=min(config.min_training_batch, _most_waiting(config)))
 
 
-def validate(config: TrainConfig, spec: EnvSpec) -> None:
-    """Checks what can be checked without making anything.
+def validate_alone(config: TrainConfig) -> None:
+    """Checks each option by itself, without loading anything that takes time.
 
     Raises:
       UsageError: with the first option that is wrong.
     """
     validate_numbers(config)
+    check_network(config.network)
+    check_device(config.device)
+    if is_simulated(config.device):
+        find_curve(config.device, config.network)
+    if config.resume is None and config.out is not None:
+        check_out(config.out)
+
+
+def check_out(folder: Path) -> None:
+    """Refuses a folder that a run cannot be written to.
+
+    Raises:
+      UsageError: it holds another run, or cannot be made.
+    """
+    try:
+        if (folder / "config.json").exists():
+            raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
+    if not there.is_dir():
+        raise UsageError(f"--out: {folder} cannot be written to: Not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: {folder} cannot be written to: Permission denied")
+
+
+def validate(config: TrainConfig, spec: EnvSpec) -> None:
+    """Checks what goes together.
+
+    Raises:
+      UsageError: with the first option that is wrong.
+    """
+    validate_alone(config)
     if spec.game is None:
         for name in _ATARI_OPTIONS:
             if getattr(config, name) != getattr(TrainConfig, name):

@@ -28,37 +28,41 @@ from ga3c.checkpoint import (
     write_checkpoint,
 )
 from ga3c.config import TrainConfig
+from ga3c.curves import is_simulated
 from ga3c.envs import EnvError, EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
+from ga3c.forkserver import ForkServer
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model
 from ga3c.networks import ConvNetwork
-from ga3c.presets import validate
+from ga3c.presets import check_out
 from ga3c.report import Display, make_display
 from ga3c.rlimits import provide_descriptors
 from ga3c.signals import Signals
-from ga3c.simulated import is_simulated
 from ga3c.supervisor import MAX_DEATHS
 from ga3c.system import Context, System
+from ga3c.watchdog import time_limit
 
 _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
+_SHORTEST_LIMIT_S = 60.0  # for random play, however short the games' steps may be
 _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
 _PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
 
 
-def train(config: TrainConfig, spec: EnvSpec) -> int:
+def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None) -> int:
     """Trains until the budget is used up or a signal comes, and returns the exit code.
+
+    ``config`` is validated; ``server`` is as in ``Context``.
 
     Raises:
       UsageError: before anything was started or written.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
-    validate(config, spec)
     provide_descriptors(config.actors)
     model, facts = build_model(config, spec)
     progress, unusable = Progress(), list[str]()
@@ -67,7 +71,8 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
             progress, unusable = _restore(config.resume, model)
         waits = is_simulated(config.device)  # and needs no mean image
         if config.resume is None and config.normalise_states and not waits and isinstance(model.network, ConvNetwork):
-            model.network.normalise(_random_play(config, spec))
+            with time_limit(max(config.actor_timeout, _SHORTEST_LIMIT_S), f"random play of {config.env}"):
+                model.network.normalise(_random_play(config, spec))
     folder = _make_folder(config)
     run = {
         "config": config.to_json(),
@@ -87,7 +92,7 @@ def train(config: TrainConfig, spec: EnvSpec) -> int:
     with signals.handled(), metrics as writer, make_display(_title(config)) as display:
         for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
-        session = _Session(config, spec, model, folder, progress, writer, display, signals)
+        session = _Session(config, spec, model, folder, progress, writer, display, signals, server)
         return session.run()
 
 
@@ -104,6 +109,7 @@ class _Session:
         writer: MetricsWriter,
         display: Display,
         signals: Signals,
+        server: ForkServer | None,
     ) -> None:
         self._config = config
         self._model = model
@@ -120,7 +126,7 @@ class _Session:
         self._schedule = config.schedule()
         make = _SYSTEMS[config.mode]
         self._system = make(
-            Context(config, spec, model, self._meters, self._learning_rate, display.say, resumed=progress)
+            Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server)
         )
         self._first_update = progress.updates
         self._resumed_steps = progress.env_steps
@@ -148,7 +154,7 @@ class _Session:
     def _loop(self) -> None:
         windows = _Every(_WINDOW_S)
         checkpoints = _Every(self._config.checkpoint_every)
-        last_tick = time.monotonic()
+        last_tick, learning = time.monotonic(), False  # the first update is shown at once
         while not (self._done >= 1.0 or self._system.failure):
             if self._signals.wait(_TICK_S):
                 return
@@ -157,8 +163,10 @@ class _Session:
                 self._meters.suspended(stood_still_s)
                 self._display.say(f"the run stood still for {stood_still_s:.0f} s: it was suspended, and goes on")
             self._system.tick()
-            if windows.due():
+            begins = not learning and self._meters.updates > self._first_update
+            if begins or windows.due():
                 self._write_metrics()
+                learning = learning or begins
             if checkpoints.due():
                 self._checkpoint()
 
@@ -251,7 +259,8 @@ def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:
     generation = 0
     while True:
         try:
-            env = make_env(config.env_config(), env_seeds(config.seed, 0, generation, _RANDOM_ENVS))
+            seeds = env_seeds(config.seed, 0, generation, _RANDOM_ENVS)
+            env = make_env(config.env_config(), seeds, threads=len(os.sched_getaffinity(0)))
             env.reset()
             states = []
             for step in range(_RANDOM_STEPS):
@@ -270,24 +279,18 @@ def _make_folder(config: TrainConfig) -> Path:
     """Makes the run's folder; a resumed run goes on in its own.
 
     Raises:
-      UsageError: it holds another run, or cannot be made.
+      UsageError: it cannot be made.
     """
     if config.resume is not None:
         return config.resume
     now = datetime.datetime.now()
     name = re.sub(r"[^\w.-]+", "-", config.env)
     folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}"
+    check_out(folder)
     try:
-        if (folder / "config.json").exists():
-            raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        cause = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
     return folder
 
 

@@ -6,7 +6,6 @@ whether the host is fast enough to feed a device like that, and what the modes w
 """
 
 import fcntl
-import json
 import math
 import mmap
 import os
@@ -15,83 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ga3c.errors import UsageError, nearest
-from ga3c.losses import LossConfig
+from ga3c.choices import LossConfig
+from ga3c.curves import Curve
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Batch, Model, Prediction
-
-PREFIX = "simulated:"
-ANY_NETWORK = "*"
-
-
-@dataclass(frozen=True)
-class Line:
-    """Seconds that a batch takes: base + per state."""
-
-    base_s: float
-    per_state_s: float
-
-    def seconds(self, states: int) -> float:
-        """For a batch of so many states."""
-        return self.base_s + self.per_state_s * states
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What a device takes for one network."""
-
-    prediction: Line
-    training: Line
-
-    @classmethod
-    def from_json(cls, values: Any) -> "Curve":
-        """The inverse of ``dataclasses.asdict``.
-
-        Raises:
-          TypeError, KeyError, ValueError: these are no latencies.
-        """
-        lines = [Line(**{k: float(v) for k, v in values[name].items()}) for name in ("prediction", "training")]
-        if not all(0 <= figure < math.inf for line in lines for figure in asdict(line).values()):
-            raise ValueError(f"a latency is negative or not finite: {values}")
-        return cls(*lines)
-
-
-def is_simulated(device: str) -> bool:
-    """Whether ``--device`` names a device that only waits."""
-    return device.startswith(PREFIX)
-
-
-def find_curve(device: str, network: str) -> Curve:
-    """The curve of ``simulated:NAME``; NAME is one of the package's, or a file that ``ga3c networks --fit`` wrote.
-
-    Raises:
-      UsageError: there is none for that network.
-    """
-    name = device.removeprefix(PREFIX)
-    known = json.loads((resources.files("ga3c") / "data" / "simulated_devices.json").read_text(encoding="utf-8"))
-    path = Path(name)
-    if name not in known and not path.is_file():
-        raise UsageError(
-            f"--device: unknown simulated device {name!r}{nearest(name, list(known))}; {', '.join(known)},"
-            " or a file that ga3c networks --fit wrote would be right"
-        )
-    try:
-        curves = known[name]["curves"] if name in known else json.loads(path.read_text(encoding="utf-8"))["curves"]
-        if network not in curves and ANY_NETWORK not in curves:
-            raise UsageError(f"--device: {device} has no curve for network {network}; it has {', '.join(curves)}")
-        return Curve.from_json(curves.get(network, curves.get(ANY_NETWORK)))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"--device: {path} holds no latency curves: {type(error).__name__}: {error}") from None
-
 
 _TURN_S = 1e-3
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from ga3c.checkpoint import Progress
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvSpec
+from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.supervisor import Failure
@@ -25,6 +26,7 @@ class Context:
       learning_rate: of the next update.
       notify: takes news for the user, a sentence at a time.
       resumed: how far the run had come before; what is played after a resume are other games.
+      server: a forkserver of the mode's role, if one was started while the rest was loaded.
     """
 
     config: TrainConfig
@@ -34,6 +36,7 @@ class Context:
     learning_rate: Callable[[], float]
     notify: Callable[[str], None]
     resumed: Progress
+    server: ForkServer | None = None
 
     @property
     def seed(self) -> int:

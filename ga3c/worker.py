@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from ga3c.batches import Batcher
 from ga3c.channels import MAX_MESSAGE_BYTES
+from ga3c.choices import LossConfig, Precision, Schedule
 from ga3c.collector import Collector
 from ga3c.config import TrainConfig, config_from_json
-from ga3c.envs import EnvSpec, Episode, Player, env_seeds, make_env
-from ga3c.losses import LossConfig
+from ga3c.curves import find_curve, is_simulated
+from ga3c.envs import EnvSpec, Episode, Player, env_seeds, load_backends, make_env
 from ga3c.metrics import UpdateFigures
-from ga3c.model import Model, Precision, keep_freed_memory, place
+from ga3c.model import Model, keep_freed_memory, place
 from ga3c.networks import build_network
-from ga3c.optim import Schedule, build_optimiser, initialise_statistics
+from ga3c.optim import build_optimiser
 from ga3c.shared import Counts, SharedState
-from ga3c.simulated import SimulatedModel, Timeline, find_curve, is_simulated
+from ga3c.simulated import SimulatedModel, Timeline
 
 _DIVERSITY = 3.0  # workers' learning rates and entropy costs lie between a third and three times the given ones
 
@@ -171,6 +172,11 @@ class Worker:
         return Report(steps, rollouts.samples, update, seconds, episodes)
 
 
+def prepare() -> None:
+    """What all workers share, in the forkserver."""
+    load_backends()
+
+
 def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, memory_fd: int) -> None:
     """The life of a worker process; ``settings`` are those of ``worker_settings``."""
     config = config_from_json(settings["config"])
@@ -188,7 +194,6 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     optimiser = build_optimiser(
         config.optimiser, shared_network.parameters(), config.learning_rate, config.decay, config.epsilon
     )
-    initialise_statistics(optimiser)
     shared = SharedState(shared_network, optimiser, config.actors, memory_fd)
     replica: Replica | SimulatedReplica
     if is_simulated(config.device):

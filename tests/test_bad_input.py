@@ -115,7 +115,7 @@ TABLE = [
     ([*TRAIN, "--network", "mine:missing"], a_module, "network 'mine:missing' cannot be loaded: AttributeError"),
     ([*TRAIN, "--network", "mine:number"], a_module, "network 'mine:number' is a int; something to call is needed"),
     ([*TRAIN, "--network", "mine:other"], a_module, "network 'mine:other' is a int; a torch.nn.Module is needed"),
-    ([*TRAIN, "--device", "tpu"], None, "--device: unknown device 'tpu'"),
+    ([*TRAIN, "--device", "tpu"], None, "--device: got 'tpu'; auto, cpu, cuda, cuda:N or"),
     ([*TRAIN, "--device", "cuda:99"], None, "--device: got 'cuda:99', but this machine has"),
     ([*TRAIN, "--device", "simulated:nul"], None, "unknown simulated device 'nul'; nearest: null"),
     # spaces that are not supported

@@ -2,9 +2,12 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from ga3c.choices import NETWORK_NAMES
+from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
-from ga3c.networks import NETWORKS, build_network, cost, is_image
+from ga3c.networks import NETWORKS, build_network, cost
 
 ATARI = (4, 84, 84)
 
@@ -145,4 +148,34 @@ def test_pictures_may_have_their_channels_last():
 
 @pytest.mark.parametrize(("shape", "image"), [(ATARI, True), ((84, 84, 3), True), ((7, 7, 3), False), ((4,), False)])
 def test_large_pictures_get_convolutions_and_the_rest_an_mlp(shape, image):
-    assert is_image(shape) == image
+    assert EnvSpec("X", "envpool", shape, "uint8", 2, 1, None, "none").is_image == image
+
+
+def test_the_names_that_options_are_checked_with_are_those_of_the_networks():
+    assert tuple(NETWORKS) == NETWORK_NAMES
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mlp"])
+def test_operations_are_counted_as_torchs_own_counter_does(name):
+    network = build_network(name, ATARI, 6, "uniform")
+    counted = []
+    for batch in (1, 2):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(batch, *ATARI))
+        counted.append(counter.get_total_flops())
+    assert cost(network, torch.zeros(1, *ATARI), 6)[1] == pytest.approx((counted[1] - counted[0]) / 1e6)
+
+
+def test_products_of_matrices_are_counted_however_they_are_written():
+    class Products(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(4, 8))
+
+        def forward(self, states):
+            for product in (states @ self.weight, torch.matmul(states, self.weight), states.mm(self.weight)):
+                assert product.shape == (len(states), 8)
+            sums = torch.addmm(torch.zeros(8), states, self.weight)
+            return sums[:, :2], sums[:, 2]
+
+    assert cost(Products(), torch.zeros(1, 4), 2) == (32, pytest.approx(4 * 2 * 4 * 8 / 1e6))

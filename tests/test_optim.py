@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from ga3c.optim import RMSProp, build_optimiser, set_learning_rate
+from ga3c.optim import Adam, RMSProp, build_optimiser, set_learning_rate
 
 
 def test_rmsprop_has_epsilon_inside_the_root():
@@ -44,3 +47,38 @@ def test_the_learning_rate_of_the_next_step_can_be_set(name):
     parameter.grad = torch.ones(1)
     optimiser.step()
     assert parameter.item() == 1.0
+
+
+def test_adam_is_torchs_bit_for_bit():
+    torch.manual_seed(3)
+    start = torch.randn(64, 33)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimisers = [
+        Adam([ours], 1e-2, (0.9, 0.95), 1e-5),
+        torch.optim.Adam([theirs], 1e-2, (0.9, 0.95), eps=1e-5, fused=True),
+    ]
+    for step in range(20):
+        gradient = torch.randn(64, 33) * 10 ** (step % 4 - 2)
+        for parameter, optimiser in zip((ours, theirs), optimisers, strict=True):
+            parameter.grad = gradient.clone()
+            optimiser.step()
+    assert torch.equal(ours, theirs)
+    for name in ("step", "exp_avg", "exp_avg_sq"):
+        assert torch.equal(optimisers[0].state[ours][name], optimisers[1].state[theirs][name])
+
+
+def test_training_does_not_load_torchs_compiler():
+    code = """
+import sys, torch
+from ga3c.networks import build_network, cost
+from ga3c.optim import build_optimiser
+network = build_network("small", (4, 84, 84), 6, "orthogonal")
+cost(network, torch.zeros(1, 4, 84, 84), 6)
+for name in ("adam", "rmsprop"):
+    optimiser = build_optimiser(name, network.parameters(), 1e-3, 0.99, 1e-5)
+    sum(network(torch.zeros(2, 4, 84, 84))[0].flatten()).backward()
+    optimiser.step()
+    optimiser.load_state_dict(optimiser.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

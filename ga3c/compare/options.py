@@ -15,7 +15,7 @@ from ga3c.config import TrainConfig, validate_numbers
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError, nearest
 from ga3c.model import resolve_device
-from ga3c.networks import build_network, is_image
+from ga3c.networks import build_network
 from ga3c.options import parse
 
 _QUICK_S = 255.0  # for all cells of --quick: the pictures, and a slow start, have the rest of 5 minutes
@@ -148,7 +148,7 @@ def _names(option: str, text: str) -> tuple[str, ...]:
 
 
 def _default_networks(spec: EnvSpec, quick: bool) -> str:
-    if not is_image(spec.observation_shape):
+    if not spec.is_image:
         return "mlp"
     return "small,large" if quick else "small,nature,large"
 

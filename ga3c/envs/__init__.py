@@ -22,8 +22,14 @@ __all__ = [
     "VectorEnv",
     "env_seeds",
     "env_spec",
+    "load_backends",
     "make_env",
 ]
+
+
+def load_backends() -> None:
+    """Imports EnvPool, which takes a second: in a forkserver, so that its children need not, and share its memory."""
+    envpool_backend.known_ids()
 
 
 def env_spec(config: EnvConfig) -> EnvSpec:

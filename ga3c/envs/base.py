@@ -13,6 +13,7 @@ from ga3c.errors import UsageError
 Backend = Literal["auto", "envpool", "gymnasium"]
 
 ALE_STICKY_ACTIONS = 0.25  # what ALE/<game>-v5 means (Machado et al. 2018)
+_SMALLEST_SIDE = 36  # what the three convolutions of network ``nature`` need
 ATARI_MAX_EPISODE_STEPS = 27_000  # agent steps: 108,000 frames, half an hour of play
 
 
@@ -67,6 +68,11 @@ class EnvSpec:
     frames_per_step: int
     game: str | None
     protocol: str
+
+    @property
+    def is_image(self) -> bool:
+        """Whether states are pictures, large enough for the package's convolutional networks."""
+        return len(self.observation_shape) == 3 and sorted(self.observation_shape)[1] >= _SMALLEST_SIDE
 
 
 class Step(NamedTuple):

@@ -1,9 +1,9 @@
 """EnvPool's environments."""
 
 import warnings
+from types import ModuleType
 from typing import Any
 
-import envpool
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,14 +25,21 @@ warnings.filterwarnings("ignore", message=".*precision lowered by casting to flo
 _ENV_IDS = ("env_id", "players.env_id")  # what EnvPool takes before the actions: whose they are
 
 
+def _envpool() -> ModuleType:
+    """The library; importing it takes a second, which those who only read options do not wait for."""
+    import envpool
+
+    return envpool
+
+
 def known_ids() -> list[str]:
     """Every id that EnvPool has."""
-    ids: list[str] = envpool.list_all_envs()
+    ids: list[str] = _envpool().list_all_envs()
     return ids
 
 
 def _settings(config: EnvConfig, name: str) -> dict[str, Any]:
-    if "noop_max" not in envpool.make_spec(name).config._fields:
+    if "noop_max" not in _envpool().make_spec(name).config._fields:
         return {}
     return {
         "frame_skip": config.frame_skip,
@@ -50,7 +57,7 @@ def _settings(config: EnvConfig, name: str) -> dict[str, Any]:
 def spec(config: EnvConfig, name: str) -> EnvSpec:
     """See ``env_spec``; ``name`` is EnvPool's."""
     settings = _settings(config, name)
-    made = envpool.make_spec(name, **settings)
+    made = _envpool().make_spec(name, **settings)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
     shape, dtype, num_actions = check_spaces(config.id, observations, actions)
     protocol = atari_protocol(config, "EnvPool") if settings else "none"
@@ -66,8 +73,9 @@ class EnvPoolEnv:
         """``threads`` is 1 in an actor: the other cores belong to the other actors."""
         self.num_envs = len(seeds)
         settings = _settings(config, name)
-        make: Any = envpool.make_gymnasium  # its stubs know less than it does
-        self._env = make(name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings)
+        self._env = _envpool().make_gymnasium(
+            name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings
+        )
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
         self._atari = bool(settings)

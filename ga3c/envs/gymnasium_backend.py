@@ -6,7 +6,6 @@ import re
 from functools import partial
 from typing import Any
 
-import envpool
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -24,6 +23,7 @@ from ga3c.envs.base import (
     is_ale,
     sticky_actions,
 )
+from ga3c.envs.envpool_backend import known_ids
 from ga3c.errors import UsageError, nearest
 
 _TOLERANCE = 1e-4
@@ -70,7 +70,7 @@ def _check_id(config: EnvConfig) -> None:
         gymnasium.register_envs(ale_py)
     if name in gymnasium.registry:
         return
-    known = [*gymnasium.registry, *(envpool.list_all_envs() if config.backend == "auto" and not module else [])]
+    known = [*gymnasium.registry, *(known_ids() if config.backend == "auto" and not module else [])]
     where = "Gymnasium has no" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has an"
     raise UsageError(f"{where} environment {config.id!r}{nearest(name, known)}")
 

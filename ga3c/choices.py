@@ -1,0 +1,105 @@
+"""What can be chosen of the algorithm and its device: words and numbers, without torch.
+
+Options are read and checked with these alone: a slip is answered before the seconds that torch takes to load.
+"""
+
+import ctypes
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ga3c.curves import is_simulated
+from ga3c.errors import UsageError, nearest
+
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Initialisation = Literal["orthogonal", "uniform"]
+OptimiserName = Literal["adam", "rmsprop"]
+Reduction = Literal["mean", "sum"]
+NETWORK_NAMES = ("small", "nature", "large-s3", "large", "large-s1", "mlp")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How the terms are put together.
+
+    Attributes:
+      entropy_cost: weight of the entropy bonus, per sample.
+      value_cost: weight of the squared error; the paper's 0.5 * sum of squares is 0.5.
+      reduction: over the live samples of a batch; the released code sums.
+      log_floor: 0 for log_softmax; the released code's log(max(pi, 1e-6)) is 1e-6. Where the floor holds, no gradient
+        flows.
+      normalise_advantages: scale a batch's advantages to mean 0 and standard deviation 1.
+    """
+
+    entropy_cost: float
+    value_cost: float
+    reduction: Reduction
+    log_floor: float
+    normalise_advantages: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run: annealed to 0 over its total of steps, else over its minutes, else constant."""
+
+    learning_rate: float
+    total_steps: int | None = None
+    total_s: float | None = None
+
+    def rate(self, env_steps: int, time_s: float) -> float:
+        """After so many agent steps and seconds."""
+        share = env_steps / self.total_steps if self.total_steps else time_s / self.total_s if self.total_s else 0.0
+        return self.learning_rate * max(0.0, 1.0 - share)
+
+
+def find_factory(name: str) -> Callable[..., Any]:
+    """Loads the user's own network, given as ``module:callable``.
+
+    Raises:
+      UsageError: ``name`` is something else, or cannot be loaded.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        known = ", ".join(NETWORK_NAMES)
+        raise UsageError(
+            f"unknown network {name!r}{nearest(name, list(NETWORK_NAMES))}; known: {known}, or module:callable"
+        )
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UsageError(f"network {name!r} cannot be loaded: {type(error).__name__}: {error}") from None
+    if not callable(factory):
+        raise UsageError(f"network {name!r} is a {type(factory).__name__}; something to call is needed")
+    return factory
+
+
+def check_network(name: str) -> None:
+    """Refuses what names no network.
+
+    Raises:
+      UsageError: it is neither one of the package's nor ``module:callable``.
+    """
+    if name not in NETWORK_NAMES:
+        find_factory(name)
+
+
+def check_device(name: str) -> None:
+    """Refuses what cannot name a device.
+
+    Raises:
+      UsageError: it is no such name.
+    """
+    if not (is_simulated(name) or re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)):
+        raise UsageError(f"--device: got {name!r}; auto, cpu, cuda, cuda:N or simulated:NAME would be right")
+
+
+def gpu_driver_is_there() -> bool:
+    """Whether torch might find a GPU: without NVIDIA's or AMD's driver it will not, and need not be asked."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
