@@ -20,7 +20,7 @@ from ga3c.config import TrainConfig, read_config
 from ga3c.curves import Curve, is_simulated
 from ga3c.envs import EnvError, EnvSpec, env_spec
 from ga3c.errors import UsageError, WorkerError
-from ga3c.forkserver import ROLES, ForkServer
+from ga3c.launch import launching
 from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
 from ga3c.report import say_error
@@ -80,43 +80,37 @@ def run(arguments: list[str]) -> int:
     except (WorkerError, EnvError) as error:
         say_error(f"ga3c: {error}")
         return 1
+    except BrokenPipeError:  # `ga3c ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be written when Python ends
+        return 1
 
 
 def _train(arguments: list[str]) -> int:
-    config, spec = _resolve(arguments, "ga3c train")
-    server = ForkServer(ROLES[config.mode]) if config.mode in ROLES else None  # it imports beside this process
-    try:
-        from ga3c.run import train
-
-        return train(config, spec, server)
-    finally:
-        if server is not None:
-            server.close(timeout_s=0.0)
-
-
-def _resolve(arguments: list[str], prog: str) -> tuple[TrainConfig, EnvSpec]:
-    """Every option, and the environment that they name.
-
-    Raises:
-      UsageError: with the first that is wrong.
-    """
+    prog = "ga3c train"
+    if _asks_for_help(arguments):
+        parse(TrainConfig, arguments, prog, _defaults(TrainConfig(), None)[0])  # and ends
     # What a user says of these decides the defaults of the rest, so they are read first.
-    said = parse(TrainConfig, arguments, prog) if not _asks_for_help(arguments) else TrainConfig()
-    default = None
+    said = parse(TrainConfig, arguments, prog)
+    before = None  # the run's own configuration, if one is resumed
     if said.resume is not None:
-        default = dataclasses.replace(read_config(said.resume), resume=said.resume)
-        said = parse(TrainConfig, arguments, prog, default)
+        before = dataclasses.replace(read_config(said.resume), resume=said.resume)
+        said = parse(TrainConfig, arguments, prog, before)
     validate_alone(said)
+    with launching(said.mode) as launch:
+        default, spec = _defaults(said, before)
+        config = fit(parse(TrainConfig, arguments, prog, default), default)
+        validate(config, spec)
+        return launch(config, spec)
+
+
+def _defaults(said: TrainConfig, before: TrainConfig | None) -> tuple[TrainConfig, EnvSpec]:
+    """What holds where the user says nothing, and the environment."""
     on_cuda = _on_cuda(said)
     with time_limit(max(said.actor_timeout, _SHORTEST_LIMIT_S), f"making {said.env}"):
         spec = env_spec(said.env_config())
-    if default is None:
-        default = default_config(said.mode, said.preset, spec, on_cuda)
-    elif said.mode != default.mode:
-        default = in_mode(default, said.mode, spec, on_cuda)
-    config = fit(parse(TrainConfig, arguments, prog, default), default)
-    validate(config, spec)
-    return config, spec
+    if before is None:
+        return default_config(said.mode, said.preset, spec, on_cuda), spec
+    return before if said.mode == before.mode else in_mode(before, said.mode, spec, on_cuda), spec
 
 
 def _on_cuda(config: TrainConfig) -> bool:

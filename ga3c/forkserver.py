@@ -32,7 +32,6 @@ from ga3c.channels import MAX_MESSAGE_BYTES, report_error
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PR_SET_PDEATHSIG = 1
 _CLOSE_TIMEOUT_S = 2.0
-ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
 
 
 class ForkServer:

@@ -39,7 +39,7 @@ from ga3c.model import Model
 from ga3c.networks import ConvNetwork
 from ga3c.presets import check_out
 from ga3c.report import Display, make_display
-from ga3c.rlimits import provide_descriptors
+from ga3c.sampler import Sampler
 from ga3c.signals import Signals
 from ga3c.supervisor import MAX_DEATHS
 from ga3c.system import Context, System
@@ -54,16 +54,15 @@ _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands s
 _PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
 
 
-def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None) -> int:
+def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, sampler: Sampler | None = None) -> int:
     """Trains until the budget is used up or a signal comes, and returns the exit code.
 
-    ``config`` is validated; ``server`` is as in ``Context``.
+    Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``.
 
     Raises:
       UsageError: before anything was started or written.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
-    provide_descriptors(config.actors)
     model, facts = build_model(config, spec)
     progress, unusable = Progress(), list[str]()
     with model.changing():
@@ -92,7 +91,7 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None) 
     with signals.handled(), metrics as writer, make_display(_title(config)) as display:
         for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
-        session = _Session(config, spec, model, folder, progress, writer, display, signals, server)
+        session = _Session(config, spec, model, folder, progress, writer, display, signals, server, sampler)
         return session.run()
 
 
@@ -110,6 +109,7 @@ class _Session:
         display: Display,
         signals: Signals,
         server: ForkServer | None,
+        sampler: Sampler | None,
     ) -> None:
         self._config = config
         self._model = model
@@ -126,7 +126,7 @@ class _Session:
         self._schedule = config.schedule()
         make = _SYSTEMS[config.mode]
         self._system = make(
-            Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server)
+            Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server, sampler)
         )
         self._first_update = progress.updates
         self._resumed_steps = progress.env_steps

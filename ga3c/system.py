@@ -10,6 +10,7 @@ from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
 from ga3c.model import Model
+from ga3c.sampler import Sampler
 from ga3c.supervisor import Failure
 
 STOP_TIMEOUT_S = 2.5  # of the 5 s in which a run that is asked to stop ends; checkpoints have the rest
@@ -26,7 +27,8 @@ class Context:
       learning_rate: of the next update.
       notify: takes news for the user, a sentence at a time.
       resumed: how far the run had come before; what is played after a resume are other games.
-      server: a forkserver of the mode's role, if one was started while the rest was loaded.
+      server, sampler: a forkserver of the mode's role, and mode ga3c's sampler, if they were started while the rest
+        was loaded.
     """
 
     config: TrainConfig
@@ -37,6 +39,7 @@ class Context:
     notify: Callable[[str], None]
     resumed: Progress
     server: ForkServer | None = None
+    sampler: Sampler | None = None
 
     @property
     def seed(self) -> int:

@@ -53,17 +53,18 @@ ALLOWED = {
         "batches", "channels", "choices", "collector", "config", "curves", "envs", "metrics", "model",
         "networks", "optim", "shared", "simulated",
     },
-    "ga3c": {
-        "actor", "batches", "channels", "forkserver", "metrics", "predictor", "queues", "slabs", "supervisor",
-        "system", "trainer",
+    "ga3c": {"batches", "forkserver", "predictor", "sampler", "supervisor", "system", "trainer"},
+    "sampler": {
+        "actor", "channels", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
+    "launch": {"config", "envs", "forkserver", "report", "rlimits", "run", "sampler"},
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},
     "a2c": {"batches", "collector", "envs", "supervisor", "system"},
-    "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "supervisor"},
+    "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "sampler", "supervisor"},
     "report": set(),
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "forkserver", "ga3c",
-        "machine", "metrics", "model", "networks", "presets", "report", "rlimits", "signals", "supervisor",
+        "machine", "metrics", "model", "networks", "presets", "report", "sampler", "signals", "supervisor",
         "system", "watchdog",
     },
     "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
@@ -89,13 +90,13 @@ ALLOWED = {
         "errors", "options", "report",
     },
     "cli": {
-        "choices", "compare", "config", "curves", "envs", "errors", "evaluate", "forkserver", "latency",
-        "model", "networks", "options", "presets", "report", "run", "watchdog",
+        "choices", "compare", "config", "curves", "envs", "errors", "evaluate", "latency", "launch",
+        "model", "networks", "options", "presets", "report", "watchdog",
     },
 }  # fmt: skip
 WITHOUT_TORCH = [
-    "__init__", "actor", "channels", "cli", "choices", "config", "envs", "errors", "forkserver", "presets", "queues",
-    "returns", "slabs",
+    "__init__", "actor", "channels", "cli", "choices", "config", "envs", "errors", "forkserver", "launch", "presets",
+    "queues", "returns", "sampler", "slabs",
 ]  # fmt: skip
 
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from ga3c.losses import LossConfig, actor_critic_loss
+from ga3c.choices import LossConfig
+from ga3c.losses import actor_critic_loss
 
 
 def config(**changes):

@@ -25,9 +25,9 @@ from ga3c.checkpoint import (
     snapshot,
     write_checkpoint,
 )
+from ga3c.choices import LossConfig
 from ga3c.envs import EnvConfig, Episode, env_spec
 from ga3c.ga3c import Ga3c
-from ga3c.losses import LossConfig
 from ga3c.metrics import Meters, UpdateFigures
 from ga3c.model import Batch, Model
 from ga3c.networks import build_network

@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from ga3c import latency
+from ga3c.choices import LossConfig
 from ga3c.config import TrainConfig
+from ga3c.curves import Curve, Line, find_curve
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 from ga3c.latency import fit_line
-from ga3c.losses import LossConfig
 from ga3c.model import Batch
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
-from ga3c.simulated import Curve, Line, SimulatedModel, Timeline, find_curve
+from ga3c.simulated import SimulatedModel, Timeline
 
 LOSS = LossConfig(entropy_cost=0.0, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
 SERVE = """

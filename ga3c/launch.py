@@ -1,0 +1,45 @@
+"""Starts a training run: what takes long to come up first, and without torch, then the rest beside it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec
+from ga3c.forkserver import ForkServer
+from ga3c.report import say_error
+from ga3c.rlimits import provide_descriptors
+from ga3c.sampler import Sampler
+
+_ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
+
+
+@contextmanager
+def launching(mode: str) -> Iterator[Callable[[TrainConfig, EnvSpec], int]]:
+    """Starts the mode's forkserver, which imports beside this process, and gives what to call when all is known.
+
+    That takes the validated options and the specification of their environment, trains until the budget is used up or
+    a signal comes, and returns the exit code. Whatever was started is gone when the context is left.
+
+    Raises (the function that it gives):
+      UsageError: before anything was written.
+      WorkerError: a role failed; a checkpoint of what was learnt before is left.
+    """
+    with ExitStack() as undo:
+        server = None
+        if mode in _ROLES:
+            server = ForkServer(_ROLES[mode])
+            undo.callback(server.close, timeout_s=0.0)
+
+        def launch(config: TrainConfig, spec: EnvSpec) -> int:
+            provide_descriptors(config.actors)
+            sampler = None
+            # A resumed run plays games that depend on how far it had come, which its checkpoint says.
+            if mode == "ga3c" and server is not None and config.resume is None:
+                sampler = Sampler(config, spec, config.seed, say_error, server)
+                undo.callback(sampler.abandon)
+                sampler.start()
+            from ga3c.run import train
+
+            return train(config, spec, server, sampler)
+
+        yield launch
