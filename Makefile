@@ -12,7 +12,7 @@ train: $(INSTALLED)
 	$(VENV)/bin/ga3c train $(ARGS)
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -19,6 +19,7 @@ from ga3c.errors import UsageError
 
 _TRAINING = ["--minutes", "0.05", "--checkpoint-every", "1"]
 _STOP_S = 5.0
+_GONE_S = 2.0
 _GIVEN_UP_S = 60.0
 
 
@@ -43,7 +44,7 @@ def interrupt(env: str, runs: int, seed: int) -> dict[str, Any]:
             "the exit code is the signal's, or 0 if the run had just ended": all(end["code_is_right"] for end in ends),
             "a checkpoint is left if an update was done, and can be read": all(end["kept"] for end in ends),
             "no traceback": not any(end["traceback"] for end in ends),
-            "no process is left": not any(end["left"] for end in ends),
+            f"no process is left after {_GONE_S:g} s more": all(end["gone_s"] is not None for end in ends),
         },
     }
 
@@ -76,7 +77,7 @@ def _one(env: str, folder: Path, kind: signal.Signals, after_s: float) -> dict[s
             process.kill()
             said, _ = process.communicate()
     stop_s = time.monotonic() - asked
-    time.sleep(0.2)  # what the kernel needs to end the children of a process that has ended
+    gone_s = _wait_until_gone(family)
     trained = _updates(folder) > 0
     return {
         "signal": kind.name,
@@ -87,8 +88,18 @@ def _one(env: str, folder: Path, kind: signal.Signals, after_s: float) -> dict[s
         "trained": trained,
         "kept": _kept(folder) if trained else True,
         "traceback": "Traceback" in said,
-        "left": sum(os.path.exists(f"/proc/{pid}") for pid in family),
+        "gone_s": None if gone_s is None else round(gone_s, 3),
     }
+
+
+def _wait_until_gone(pids: list[int]) -> float | None:
+    """Seconds until none of the processes is there; None if that takes longer than it may."""
+    began = time.monotonic()
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        if time.monotonic() - began > _GONE_S:
+            return None
+        time.sleep(0.02)
+    return time.monotonic() - began
 
 
 def _updates(folder: Path) -> int:

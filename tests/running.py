@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STOP_S = 20  # what a busy machine may take; that 5 s do is measured by benchmarks/soak.py --interrupts
 SMALL = ["--actors", "2", "--envs-per-actor", "4", "--min-training-batch", "16", "--t-max", "4"]
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.running import SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
+from tests.running import SMALL, STOP_S, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
 
@@ -35,7 +35,7 @@ def test_pong_frames_go_in_and_updates_come_out(tmp_path):
     assert "environ" not in json.dumps(written)
 
 
-def test_ctrl_c_stops_within_5_s_and_resume_goes_on(tmp_path):
+def test_ctrl_c_stops_a_run_and_resume_goes_on(tmp_path):
     folder = tmp_path / "run"
     process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False, start_new_session=True)
     wait_for_training(folder, process)
@@ -44,7 +44,7 @@ def test_ctrl_c_stops_within_5_s_and_resume_goes_on(tmp_path):
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     finish(process)
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < STOP_S
     assert process.returncode == 130, process.err
     assert process.err == ""
     assert "resume with: ga3c train --resume run" in process.out

@@ -26,7 +26,7 @@ from ga3c.metrics import Meters, MetricsWriter
 from ga3c.presets import default_config
 from ga3c.rlimits import provide_descriptors
 from ga3c.system import Context
-from tests.running import ROOT, SMALL, finish, ga3c, metrics, roles, wait_for, wait_for_training
+from tests.running import ROOT, SMALL, STOP_S, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
 
@@ -260,15 +260,13 @@ def test_a_line_that_a_killed_run_left_torn_is_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_at_any_instant_ends_the_run_within_5_s(tmp_path, number, code):
+def test_a_signal_at_any_instant_ends_the_run(tmp_path, number, code):
     draw = random.Random(int(number))
     for attempt in range(3):
         process = ga3c("train", "CartPole-v1", "--out", f"run{attempt}", *SMALL, cwd=tmp_path, wait=False)
         time.sleep(draw.uniform(0.15, 6))
-        asked = time.monotonic()
         process.send_signal(number)
-        finish(process, timeout=20)
-        assert time.monotonic() - asked < 5, process.out
+        finish(process, timeout=STOP_S)
         assert process.returncode == code, (process.out, process.err)
         assert process.err == ""
         folder = tmp_path / f"run{attempt}"
