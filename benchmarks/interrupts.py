@@ -1,7 +1,6 @@
 """Short runs, each asked to stop at an instant drawn between the first instruction and the last."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processes import tree
+from processes import alive, tree
 from record import ROOT, BenchmarkError, spread
 
 from ga3c.checkpoint import read_newest
@@ -95,7 +94,7 @@ def _one(env: str, folder: Path, kind: signal.Signals, after_s: float) -> dict[s
 def _wait_until_gone(pids: list[int]) -> float | None:
     """Seconds until none of the processes is there; None if that takes longer than it may."""
     began = time.monotonic()
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+    while any(map(alive, pids)):
         if time.monotonic() - began > _GONE_S:
             return None
         time.sleep(0.02)

@@ -14,6 +14,15 @@ def tree(pid: int) -> list[int]:
     return [pid, *(descendant for child in _children(pid) for descendant in tree(child))]
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended, and that its parent has not asked after yet, does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -2,7 +2,8 @@
 
 Options that are not listed here, and the environment, go to ``ga3c train``, which runs as a user runs it; what it
 writes to metrics.jsonl is what counts. A peer plays the same game with the same network, rollouts and environments,
-turn by turn with GA3C.
+turn by turn with GA3C. The machine's own limit (``limits.py``) is measured before and after each run of GA3C's; the
+*efficiency* is the share of it that the run reached.
 """
 
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from limits import Limit, measure_limit, resolve
 from peer import peer_python, run_peer
 from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
 from training import WINDOW_S, Run, in_words, say, series, train_run
@@ -21,6 +23,7 @@ from ga3c.config import TrainConfig
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 
+_GRID_S, _AGAIN_S = 1.0, 3.0  # of each measurement of the limit
 _PEER_NETWORKS = ("small", "nature")
 _PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "16", "--network", "small"]
 _PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
@@ -38,6 +41,8 @@ class Options:
     """Runs, of each system."""
     record: Path | None = None
     """JSONL file that a row is appended to; default benchmarks/results/throughput.jsonl."""
+    limit: bool = True
+    """Measure the machine's limit beside each run, and print what share of it was reached."""
     peer: Literal["sb3"] | None = None
     """Library to compare with; its environment is made on first use. Sets t_max 5 and 4x16 environments."""
     peer_vec: Literal["subproc", "dummy", "best"] = "best"
@@ -111,9 +116,12 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
     repeats: list[list[Run]] = []
     ratios: list[float] = []
     settings: Run = {}
+    limits = _Limits(train_arguments) if options.limit else None
     for number in range(1, options.repeats + 1):
         ours, settings = train_run(train_arguments, options.warm_up_s, options.seconds)
         say(number, ours)
+        if limits is not None:
+            limits.compare(number, ours)
         theirs = _peer_runs(options, settings)
         for run in theirs:
             say(number, run)
@@ -122,7 +130,44 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
             ratios.append(ours["pps"]["median"] / max(run["pps"]["median"] for run in theirs))
             print(f"repeat {number}  ga3c / {options.peer} at its best: {ratios[-1]:.2f}", flush=True)
     print("\n".join(_summary(repeats, ratios)))
-    return {"options": _options_row(options), "settings": settings, "repeats": repeats, "ratios": ratios}
+    row = {"options": _options_row(options), "settings": settings, "repeats": repeats, "ratios": ratios}
+    if limits is not None:
+        print(limits.in_words())
+        row |= {"limits": [limit.to_json() for limit in limits.found], "efficiency": limits.efficiency}
+    return row
+
+
+class _Limits:
+    """The machine's limit, before and after each run.
+
+    Attributes:
+      found: in the order in which they were measured; the first is that of the whole grid, whose best the others are.
+      efficiency: of each run, beside the mean of the two around it.
+    """
+
+    def __init__(self, train_arguments: list[str]) -> None:
+        self._config, self._spec = resolve(train_arguments)
+        grid = measure_limit(self._config, self._spec, _GRID_S)
+        print(grid.in_words(), flush=True)
+        self._jobs = list(grid.best.values())
+        self.found = [grid, self._measure()]  # the best of many is a lucky one: what it costs is measured anew
+        self.efficiency: list[float] = []
+
+    def _measure(self) -> Limit:
+        return measure_limit(self._config, self._spec, _AGAIN_S, self._jobs)
+
+    def compare(self, number: int, run: Run) -> None:
+        """Measures the limit after a run, and what share of it the run reached."""
+        before = self.found[-1]
+        self.found.append(self._measure())
+        limit = (before.steps_per_s + self.found[-1].steps_per_s) / 2
+        self.efficiency.append(round(run["pps"]["median"] / limit, 4))
+        print(f"repeat {number}  {self.found[-1].in_words()}; efficiency {self.efficiency[-1]:.2f}", flush=True)
+
+    def in_words(self) -> str:
+        """The efficiency of all runs."""
+        listed = ", ".join(f"{share:.2f}" for share in self.efficiency)
+        return f"  efficiency: median {statistics.median(self.efficiency):.2f} of {listed}"
 
 
 def _options_row(options: Options) -> Run:

@@ -7,14 +7,17 @@ from types import FrameType
 
 
 def main() -> None:
-    """Runs the command line; a signal before a run handles it ends the process without a traceback."""
+    """Runs the command line; a signal before a run handles it ends the process, without a traceback."""
     # The imports take seconds: an exception raised inside them may come out as anything.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
     from ga3c.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
+    sys.exit(code)
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -1,0 +1,278 @@
+"""Says where this machine's own limit is: what an agent step costs in environments, predictions and training.
+
+Each cost is measured with every core busy at it, in processes that share nothing: ``cores`` seconds a second are there
+to be spent, and a step needs ``c_env + c_predict + c_train`` of them, whatever the system around them. With a device
+that is not the CPU the environments have the cores to themselves, and the device has predictions and training; with one
+that only waits (``--device simulated:NAME``) the environments are all there is.
+
+``throughput.py --limit`` measures the limit between its runs, and prints what share of it they reached.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
+
+from ga3c.choices import gpu_driver_is_there
+from ga3c.config import TrainConfig
+from ga3c.curves import is_simulated
+from ga3c.envs import EnvSpec, env_seeds, env_spec, make_env
+from ga3c.errors import UsageError
+from ga3c.presets import default_config, validate_alone
+
+ENVS = (8, 16, 32)
+PREDICTION_BATCHES = (16, 32, 64, 128)
+TRAINING_BATCHES = (80, 160, 320)
+_WARM_UP_S = 0.5
+_START_S = 120.0  # that processes may take to load torch
+
+
+class Job(NamedTuple):
+    """One measurement: K environments, or batches of ``size`` states, on ``threads`` torch threads."""
+
+    kind: str  # "env", "predict" or "train"
+    size: int
+    precision: str = ""
+    threads: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "env":
+            return f"{self.size} environments a process"
+        return f"batches of {self.size}, {self.precision}, {self.threads} threads"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most agent steps a second, and what it was computed from.
+
+    Attributes:
+      steps_per_s: the limit.
+      cores: that were busy.
+      costs_s: seconds of a core (on another device: of the device) a step, by kind, each at its cheapest.
+      best: how that was measured, by kind.
+      measured: seconds a step of every job.
+    """
+
+    steps_per_s: float
+    cores: int
+    costs_s: dict[str, float]
+    best: dict[str, Job]
+    measured: dict[Job, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, in microseconds."""
+        return {
+            "steps_per_s": round(self.steps_per_s, 1),
+            "cores": self.cores,
+            "costs_us": {kind: round(1e6 * cost, 2) for kind, cost in self.costs_s.items()},
+            "best": {kind: str(job) for kind, job in self.best.items()},
+            "measured": [{**job._asdict(), "us_a_step": round(1e6 * s, 2)} for job, s in self.measured.items()],
+        }
+
+    def in_words(self) -> str:
+        """One line."""
+        costs = ", ".join(f"{kind} {1e6 * cost:.0f} us" for kind, cost in self.costs_s.items())
+        return f"limit {self.steps_per_s:,.0f} steps/s on {self.cores} cores: {costs}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures the limit; other options, and the environment, are those of `ga3c train`."""
+
+    seconds: float = 1.5
+    """Of each measurement."""
+    record: Path = RESULTS / "limits.jsonl"
+    """JSONL file that a row is appended to."""
+
+
+def main() -> None:
+    """Entry point."""
+    run_benchmark("limits", lambda: _main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> None:
+    options, rest = tyro.cli(Options, args=arguments, prog="limits.py", return_unknown_args=True)
+    config, spec = resolve(rest)
+    if not 0.1 <= options.seconds <= 60:
+        raise UsageError(f"--seconds: got {options.seconds:g}; 0.1 to 60 would be right")
+    prepare(options.record)
+    row = {"measured": "limits", **facts(), "train_arguments": rest}
+    limit = measure_limit(config, spec, options.seconds)
+    for job, cost in limit.measured.items():
+        print(f"{job.kind:8} {job}: {1e6 * cost:.1f} us a step")
+    print(limit.in_words())
+    append(options.record, {**row, "limit": limit.to_json()})
+    print(f"appended to {options.record}")
+
+
+def resolve(train_arguments: list[str]) -> tuple[TrainConfig, EnvSpec]:
+    """What ``ga3c train`` would run with these arguments.
+
+    Raises:
+      UsageError: one of them is wrong.
+    """
+    said = tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train")
+    validate_alone(said)
+    spec = env_spec(said.env_config())
+    on_cuda = said.device.startswith("cuda") or (said.device == "auto" and gpu_driver_is_there())
+    default = default_config(said.mode, said.preset, spec, on_cuda)
+    return tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train", default=default), spec
+
+
+def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list[Job] | None = None) -> Limit:
+    """Measures ``jobs``, every core busy, and computes the limit from the cheapest of each kind.
+
+    Args:
+      config: says the network, the precision (``auto``: what computes fastest) and the device.
+      spec: of the environment.
+      seconds: of each measurement.
+      jobs: at least one of each kind that counts; None is a grid of batches, threads and precisions.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with _processes(config, spec, cores) as ends:
+        device = _answer(ends[0])
+        for end in ends[1:]:
+            _answer(end)
+        on_cpu = device == "cpu"
+        measured = {job: _measure(job, ends, seconds, alone=not on_cpu) for job in jobs or _grid(config, cores, on_cpu)}
+    kinds = sorted({job.kind for job in measured})
+    best = {kind: min((job for job in measured if job.kind == kind), key=lambda job: measured[job]) for kind in kinds}
+    costs = {kind: measured[best[kind]] for kind in kinds}
+    on_device = 1 / (costs["predict"] + costs["train"]) if not on_cpu else float("inf")
+    on_cores = cores / (sum(costs.values()) if on_cpu else costs["env"])
+    return Limit(min(on_cores, on_device), cores, costs, best, measured)
+
+
+def _grid(config: TrainConfig, cores: int, on_cpu: bool) -> list[Job]:
+    precisions = [config.precision] if config.precision != "auto" else ["bf16", "fp32" if on_cpu else "tf32"]
+    threads = sorted({1, cores}) if on_cpu else [1]
+    sizes = [("predict", n) for n in PREDICTION_BATCHES] + [("train", n) for n in TRAINING_BATCHES]
+    jobs = [Job("env", envs) for envs in ENVS]
+    if is_simulated(config.device):
+        return jobs  # it takes no core
+    return jobs + [Job(kind, n, p, t) for kind, n in sizes for p in precisions for t in threads]
+
+
+def _measure(job: Job, ends: list[Connection], seconds: float, *, alone: bool) -> float:
+    """Seconds of a core (``alone``, and no environment: of the device) a step."""
+    busy = ends if job.kind == "env" else ends[:1] if alone else ends[: max(1, len(ends) // job.threads)]
+    for end in busy:
+        end.send(job)
+    for end in busy:
+        _answer(end)  # it is made
+    begin = time.monotonic() + _WARM_UP_S
+    for end in busy:
+        end.send((begin, begin + seconds))
+    rate = sum(float(_answer(end)) for end in busy)  # each has counted its own steps in its own seconds
+    cores = 1 if alone and job.kind != "env" else len(busy) * job.threads
+    return cores / rate
+
+
+@contextmanager
+def _processes(config: TrainConfig, spec: EnvSpec, count: int) -> Iterator[list[Connection]]:
+    context = multiprocessing.get_context("spawn")
+    ends: list[Connection] = []
+    processes: list[Any] = []
+    try:
+        for index in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, config, spec, index), daemon=True)
+            process.start()
+            theirs.close()
+            ends.append(ours)
+            processes.append(process)
+        yield ends
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _answer(end: Connection) -> Any:
+    """Raises BenchmarkError when the process has failed, or says nothing."""
+    try:
+        if not end.poll(_START_S):
+            raise BenchmarkError(f"a measuring process has said nothing for {_START_S:g} s")
+        answer = end.recv()
+    except EOFError:
+        raise BenchmarkError("a measuring process has ended") from None
+    if isinstance(answer, Exception):
+        raise BenchmarkError(f"{type(answer).__name__}: {answer}")
+    return answer
+
+
+def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> None:
+    """The life of a measuring process: says where it computes, then answers each job with its steps a second."""
+    try:
+        end.send(_device(config))
+        while True:
+            job = end.recv()
+            call, steps = _environments(config, spec, job, index) if job.kind == "env" else _model(config, spec, job)
+            call()
+            end.send("ready")
+            begin, until = end.recv()
+            while time.monotonic() < begin:
+                call()
+            began, calls = time.monotonic(), 0
+            while calls == 0 or time.monotonic() < until:
+                call()
+                calls += 1
+            end.send(steps * calls / (time.monotonic() - began))
+    except EOFError:
+        pass
+    except Exception as error:
+        end.send(error)
+
+
+def _device(config: TrainConfig) -> str:
+    if is_simulated(config.device):
+        return "cpu"
+    from ga3c.model import resolve_device
+
+    return resolve_device(config.device).type
+
+
+def _environments(config: TrainConfig, spec: EnvSpec, job: Job, index: int) -> tuple[Any, int]:
+    env = make_env(config.env_config(), env_seeds(1, index, 0, job.size))
+    env.reset()
+    draw = np.random.default_rng(index)
+    actions = draw.integers(0, spec.num_actions, (256, job.size))
+    step = iter(range(2**62))
+    return lambda: env.step(actions[next(step) % 256]), job.size
+
+
+def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
+    import torch
+
+    from ga3c.build import build_model
+    from ga3c.model import Batch
+
+    changed: dict[str, Any] = {"precision": job.precision, "torch_threads": job.threads}
+    model, _ = build_model(dataclasses.replace(config, **changed), spec)
+    states = model.host_buffer((job.size, *spec.observation_shape), spec.observation_dtype)
+    states.copy_(torch.randint(0, 256, states.shape))
+    if job.kind == "predict":
+        return lambda: model.predict(states), job.size
+    batch = Batch(
+        states=states,
+        actions=torch.arange(job.size) % spec.num_actions,
+        returns=torch.zeros(job.size),
+        live=torch.ones(job.size, dtype=torch.bool),
+        versions=np.zeros(job.size, np.int64),
+    )
+    return lambda: model.update(batch, 1e-6), job.size
+
+
+if __name__ == "__main__":
+    main()
