@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processes import alive, tree
+from processes import alive, handles_signals, tree
 from record import ROOT, BenchmarkError, spread
 
 from ga3c.checkpoint import read_newest
@@ -30,7 +30,7 @@ def interrupt(env: str, runs: int, seed: int) -> dict[str, Any]:
         print(f"a run that is left alone takes {whole_s:.1f} s", flush=True)
         ends = []
         for number in range(runs):
-            after_s = draw.uniform(0.02, whole_s)
+            after_s = draw.uniform(0.0, whole_s)
             kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
             ends.append(_one(env, Path(temporary) / f"run-{number}", kind, after_s))
             print(f"{number + 1} of {runs}: {ends[-1]}", flush=True)
@@ -65,6 +65,8 @@ def _whole_run(env: str, folder: Path) -> float:
 def _one(env: str, folder: Path, kind: signal.Signals, after_s: float) -> dict[str, Any]:
     """One run: what was done to it, and how it ended."""
     with _start(env, folder) as process:
+        while process.poll() is None and not handles_signals(process.pid):
+            time.sleep(0.001)  # until then it is Python's to answer
         try:
             process.wait(after_s)
         except subprocess.TimeoutExpired:

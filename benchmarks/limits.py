@@ -24,12 +24,11 @@ import numpy as np
 import tyro
 from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
 
-from ga3c.choices import gpu_driver_is_there
 from ga3c.config import TrainConfig
 from ga3c.curves import is_simulated
-from ga3c.envs import EnvSpec, env_seeds, env_spec, make_env
+from ga3c.envs import EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError
-from ga3c.presets import default_config, validate_alone
+from ga3c.resolve import read_options, resolve
 
 ENVS = (8, 16, 32)
 PREDICTION_BATCHES = (16, 32, 64, 128)
@@ -103,7 +102,7 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> None:
     options, rest = tyro.cli(Options, args=arguments, prog="limits.py", return_unknown_args=True)
-    config, spec = resolve(rest)
+    config, spec = resolve(read_options(rest, "ga3c train"))
     if not 0.1 <= options.seconds <= 60:
         raise UsageError(f"--seconds: got {options.seconds:g}; 0.1 to 60 would be right")
     prepare(options.record)
@@ -114,20 +113,6 @@ def _main(arguments: list[str]) -> None:
     print(limit.in_words())
     append(options.record, {**row, "limit": limit.to_json()})
     print(f"appended to {options.record}")
-
-
-def resolve(train_arguments: list[str]) -> tuple[TrainConfig, EnvSpec]:
-    """What ``ga3c train`` would run with these arguments.
-
-    Raises:
-      UsageError: one of them is wrong.
-    """
-    said = tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train")
-    validate_alone(said)
-    spec = env_spec(said.env_config())
-    on_cuda = said.device.startswith("cuda") or (said.device == "auto" and gpu_driver_is_there())
-    default = default_config(said.mode, said.preset, spec, on_cuda)
-    return tyro.cli(TrainConfig, args=train_arguments, prog="ga3c train", default=default), spec
 
 
 def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list[Job] | None = None) -> Limit:

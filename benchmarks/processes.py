@@ -1,6 +1,7 @@
 """The processes of a running ``ga3c train``, seen from outside."""
 
 import contextlib
+import signal
 from pathlib import Path
 
 
@@ -21,6 +22,16 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def handles_signals(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM, as the command line has from its first lines on."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def _children(pid: int) -> list[int]:

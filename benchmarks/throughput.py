@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from limits import Limit, measure_limit, resolve
+from limits import Limit, measure_limit
 from peer import peer_python, run_peer
 from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
 from training import WINDOW_S, Run, in_words, say, series, train_run
@@ -22,6 +22,7 @@ from training import WINDOW_S, Run, in_words, say, series, train_run
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
+from ga3c.resolve import read_options, resolve
 
 _GRID_S, _AGAIN_S = 1.0, 3.0  # of each measurement of the limit
 _PEER_NETWORKS = ("small", "nature")
@@ -146,7 +147,7 @@ class _Limits:
     """
 
     def __init__(self, train_arguments: list[str]) -> None:
-        self._config, self._spec = resolve(train_arguments)
+        self._config, self._spec = resolve(read_options(train_arguments, "ga3c train"))
         grid = measure_limit(self._config, self._spec, _GRID_S)
         print(grid.in_words(), flush=True)
         self._jobs = list(grid.best.values())

@@ -43,7 +43,7 @@ def train_run(
     with tempfile.TemporaryDirectory(prefix="ga3c-throughput-") as temporary:
         folder = Path(temporary) / "run"
         minutes = (_START_S + warm_up_s + seconds + 2 * WINDOW_S) / 60
-        _train([*train_arguments, "--out", str(folder), "--minutes", f"{minutes:.4f}"], beside)
+        run_train([*train_arguments, "--out", str(folder), "--minutes", f"{minutes:.4f}"], beside)
         settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     settings["config"]["out"] = None  # a folder of this machine, gone by now
@@ -55,7 +55,7 @@ def train_run(
     return series(settings["config"]["mode"], windows), settings
 
 
-def _train(arguments: list[str], beside: Callable[[subprocess.Popen[str]], None] | None) -> None:
+def run_train(arguments: list[str], beside: Callable[[subprocess.Popen[str]], None] | None = None) -> None:
     """Runs the repository's own ``ga3c train``.
 
     Raises:

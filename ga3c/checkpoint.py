@@ -43,6 +43,9 @@ class Progress:
     score: float | None = None
 
 
+_STATISTICS = ({"step", "exp_avg", "exp_avg_sq"}, {"square_average"})  # of Adam and RMSProp, a parameter
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file holds."""
@@ -209,18 +212,26 @@ def load_network(checkpoint: Checkpoint, network: nn.Module, path: Path) -> None
         raise UsageError(f"{path} holds the weights of another network: {cause}") from None
 
 
-def load_optimiser(checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
-    """Copies the optimiser's statistics; those of another kind of optimiser are left out."""
-    state = optimiser.state_dict()
-    parameters = state["param_groups"][0]["params"]
-    loaded: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in checkpoint.optimiser.items():
-        index, name = key.split(".", 1)
-        loaded.setdefault(int(index), {})[name] = tensor
-    known = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"square_average"}}
-    expected = known[type(optimiser).__name__.lower()]
-    if loaded and all(set(loaded.get(p, {})) == expected for p in parameters):
-        optimiser.load_state_dict({"state": loaded, "param_groups": state["param_groups"]})
+def load_optimiser(checkpoint: Checkpoint, optimiser: torch.optim.Optimizer, path: Path) -> None:
+    """Copies statistics into the optimiser's own, which keep their place and layout; another kind's are left out.
+
+    (``Optimizer.load_state_dict`` would put the file's in their place, in the file's layout: fused kernels pair
+    elements by where they lie in memory, whatever the strides say.)
+
+    Raises:
+      UsageError: they are another network's, or damaged.
+    """
+    ours, theirs = _optimiser_tensors(optimiser), checkpoint.optimiser
+    kinds = [{key.partition(".")[2] for key in tensors} for tensors in (ours, theirs)]
+    if not theirs or (kinds[0] != kinds[1] and kinds[1] in _STATISTICS):
+        return
+    shapes = [{key: tuple(tensor.shape) for key, tensor in tensors.items()} for tensors in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        different = sorted(key for key in {*ours, *theirs} if shapes[0].get(key) != shapes[1].get(key))
+        raise UsageError(f"{path} holds the optimiser's statistics of another network, or damaged ones: {different[0]}")
+    with torch.no_grad():
+        for key, tensor in ours.items():
+            tensor.copy_(theirs[key])
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

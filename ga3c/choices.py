@@ -18,6 +18,7 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Initialisation = Literal["orthogonal", "uniform"]
 OptimiserName = Literal["adam", "rmsprop"]
 Reduction = Literal["mean", "sum"]
+Dynamic = Literal["off", "climb", "paper"]
 NETWORK_NAMES = ("small", "nature", "large-s3", "large", "large-s1", "mlp")
 
 
@@ -92,7 +93,7 @@ def check_device(name: str) -> None:
     Raises:
       UsageError: it is no such name.
     """
-    if not (is_simulated(name) or re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)):
+    if not (is_simulated(name) or re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", name)):
         raise UsageError(f"--device: got {name!r}; auto, cpu, cuda, cuda:N or simulated:NAME would be right")
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``ga3c train``, ``eval``, ``compare`` and ``networks``.
+"""The command line: ``ga3c train``, ``eval``, ``compare``, ``tune`` and ``networks``.
 
 What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
 
@@ -15,27 +15,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ga3c.choices import gpu_driver_is_there
-from ga3c.config import TrainConfig, read_config
-from ga3c.curves import Curve, is_simulated
-from ga3c.envs import EnvError, EnvSpec, env_spec
+from ga3c.config import TrainConfig
+from ga3c.curves import Curve
+from ga3c.envs import EnvError, EnvSpec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.launch import launching
 from ga3c.options import parse
-from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
 from ga3c.report import say_error
-from ga3c.watchdog import time_limit
+from ga3c.resolve import read_options, resolve
 
 if TYPE_CHECKING:
     from ga3c.evaluate import Evaluation
-
-_SHORTEST_LIMIT_S = 60.0  # for an environment to be made, however short its steps may be
 
 USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
   eval RUN|CHECKPOINT    play whole games with a trained agent and print the scores
   compare                run modes and networks on equal terms; a report with pictures of what each gains
+  tune [ENV]             find the counts and batches that are fastest on this machine, and write them to a preset
   networks               the networks to choose from, and what they cost
 
 ga3c COMMAND --help tells its options."""
@@ -66,7 +63,7 @@ def run(arguments: list[str]) -> int:
     # Modules of the user's own (environments, networks) lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    commands = {"train": _train, "eval": _eval, "compare": _compare, "networks": _networks}
+    commands = {"train": _train, "eval": _eval, "compare": _compare, "tune": _tune, "networks": _networks}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -86,45 +83,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    prog = "ga3c train"
-    if _asks_for_help(arguments):
-        parse(TrainConfig, arguments, prog, _defaults(TrainConfig(), None)[0])  # and ends
-    # What a user says of these decides the defaults of the rest, so they are read first.
-    said = parse(TrainConfig, arguments, prog)
-    before = None  # the run's own configuration, if one is resumed
-    if said.resume is not None:
-        before = dataclasses.replace(read_config(said.resume), resume=said.resume)
-        said = parse(TrainConfig, arguments, prog, before)
-    validate_alone(said)
-    with launching(said.mode) as launch:
-        default, spec = _defaults(said, before)
-        config = fit(parse(TrainConfig, arguments, prog, default), default)
-        validate(config, spec)
-        return launch(config, spec)
+    said = read_options(arguments, "ga3c train")
+    with launching(said.config.mode) as launch:
+        return launch(*resolve(said))
 
 
-def _defaults(said: TrainConfig, before: TrainConfig | None) -> tuple[TrainConfig, EnvSpec]:
-    """What holds where the user says nothing, and the environment."""
-    on_cuda = _on_cuda(said)
-    with time_limit(max(said.actor_timeout, _SHORTEST_LIMIT_S), f"making {said.env}"):
-        spec = env_spec(said.env_config())
-    if before is None:
-        return default_config(said.mode, said.preset, spec, on_cuda), spec
-    return before if said.mode == before.mode else in_mode(before, said.mode, spec, on_cuda), spec
+def _tune(arguments: list[str]) -> int:
+    from ga3c.tune import run_tune
 
-
-def _on_cuda(config: TrainConfig) -> bool:
-    if is_simulated(config.device):
-        return True  # it takes no core either
-    if config.device == "cpu" or (config.device == "auto" and not gpu_driver_is_there()):
-        return False
-    from ga3c.model import resolve_device
-
-    return resolve_device(config.device).type == "cuda"
-
-
-def _asks_for_help(arguments: list[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
+    return run_tune(arguments)
 
 
 def _eval(arguments: list[str]) -> int:

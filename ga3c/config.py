@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from ga3c.choices import Initialisation, LossConfig, OptimiserName, Precision, Reduction, Schedule
+from ga3c.choices import Dynamic, Initialisation, LossConfig, OptimiserName, Precision, Reduction, Schedule
 from ga3c.envs import Backend, EnvConfig
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, nearest
 
 Mode = Literal["ga3c", "a3c", "a2c"]
 PRESETS = ("fast", "paper")
@@ -31,7 +31,8 @@ class TrainConfig:
     mode: Mode = "ga3c"
     """ga3c: actors, queues, one model. a3c: workers with a replica each, lock-free updates. a2c: lock step."""
     preset: str = "fast"
-    """fast: what learns best a minute. paper: the released GA3C code's configuration. Sets the defaults of the rest."""
+    """fast: what learns best a minute. paper: the released GA3C code's configuration. Or a file that `ga3c tune` wrote.
+    Sets the defaults of the rest."""
     out: Path | None = None
     """Folder of the run; default runs/<env>-<mode>-<time>."""
     resume: Path | None = None
@@ -69,6 +70,10 @@ class TrainConfig:
     """Most states in a prediction."""
     prediction_patience: float = 1.0
     """Milliseconds that a predictor waits once for more requests while fewer than half of the actors wait."""
+
+    dynamic: Dynamic = "off"
+    """Change the counts of actors, predictors and trainers while it trains, by what is measured. climb: one at a time,
+    kept if surely better (--dynamic alone means that). paper: the released code's random walk."""
 
     network: str = "small"
     """One of `ga3c networks`, or module:callable of your own."""
@@ -185,6 +190,7 @@ def config_from_json(values: Any) -> TrainConfig:
 
 
 _PATHS = ("out", "resume")
+_NOT_PRESET = (*_PATHS, "env", "mode", "preset", "seed", "total_steps", "minutes")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -196,6 +202,32 @@ def _is_of(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):  # which Python counts among the integers
         return kind is bool
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def find_preset(name: str) -> tuple[str, dict[str, Any]]:
+    """A preset's name, and what a file changes of it: ``{"preset": NAME, "options": {...}}``, as ``ga3c tune`` writes.
+
+    Raises:
+      UsageError: it is neither the name of a preset nor such a file.
+    """
+    if name in PRESETS:
+        return name, {}
+    path = Path(name)
+    if not path.is_file():
+        near = nearest(name, list(PRESETS))
+        raise UsageError(f"--preset: got {name!r}{near}; {', '.join(PRESETS)}, or a file of ga3c tune's would be right")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        base, options = values["preset"], values["options"]
+        if base not in PRESETS:
+            raise ValueError(f"preset is {base!r}")
+        kinds = {name: kind for name, kind in get_type_hints(TrainConfig).items() if name not in _NOT_PRESET}
+        for option, value in options.items():
+            if option not in kinds or not _is_of(value, kinds[option]):
+                raise ValueError(f"{option} is {value!r}")
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"--preset: {path} holds no preset: {type(error).__name__}: {error}") from None
+    return base, options
 
 
 def read_config(folder: Path) -> TrainConfig:

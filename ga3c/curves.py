@@ -51,10 +51,22 @@ def is_simulated(device: str) -> bool:
 
 
 def find_curve(device: str, network: str) -> Curve:
-    """The curve of ``simulated:NAME``; NAME is one of the package's, or a file that ``ga3c networks --fit`` wrote.
+    """The curve of ``simulated:NAME`` for a network.
 
     Raises:
-      UsageError: there is none for that network.
+      UsageError: there is none.
+    """
+    curves = read_curves(device)
+    if network not in curves and ANY_NETWORK not in curves:
+        raise UsageError(f"--device: {device} has no curve for network {network}; it has {', '.join(curves)}")
+    return curves.get(network) or curves[ANY_NETWORK]
+
+
+def read_curves(device: str) -> dict[str, Curve]:
+    """The curves of ``simulated:NAME`` by network; NAME is the package's, or a file that ``ga3c networks --fit`` wrote.
+
+    Raises:
+      UsageError: there is no such device.
     """
     name = device.removeprefix(PREFIX)
     known = json.loads((resources.files("ga3c") / "data" / "simulated_devices.json").read_text(encoding="utf-8"))
@@ -66,8 +78,6 @@ def find_curve(device: str, network: str) -> Curve:
         )
     try:
         curves = known[name]["curves"] if name in known else json.loads(path.read_text(encoding="utf-8"))["curves"]
-        if network not in curves and ANY_NETWORK not in curves:
-            raise UsageError(f"--device: {device} has no curve for network {network}; it has {', '.join(curves)}")
-        return Curve.from_json(curves.get(network, curves.get(ANY_NETWORK)))
+        return {network: Curve.from_json(curve) for network, curve in curves.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"--device: {path} holds no latency curves: {type(error).__name__}: {error}") from None

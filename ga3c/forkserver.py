@@ -14,6 +14,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -27,11 +28,11 @@ from typing import Any
 from setproctitle import setproctitle
 
 from ga3c.channels import MAX_MESSAGE_BYTES, report_error
+from ga3c.errors import WorkerError
 
 # One thread in each process that shares the cores with others; read by numpy's and OpenCV's libraries when they load.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PR_SET_PDEATHSIG = 1
-_CLOSE_TIMEOUT_S = 2.0
 
 
 class ForkServer:
@@ -39,6 +40,8 @@ class ForkServer:
 
     def __init__(self, role: str) -> None:
         """Starts the server; it goes on importing while this returns.
+
+        To be called in the main thread: the kernel ends the server with the thread that made it.
 
         ``role`` is the module of the package that workers live in, and what they are called in ``ps``: its
         ``prepare()`` is called once, in the server; its ``main(settings, index, generation, end, memory_fd)`` is a
@@ -55,16 +58,24 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is the learner's to handle
             )
-        self._socket.send(json.dumps({"role": role, "path": sys.path}).encode())
+        self._tell({"role": role, "path": sys.path})
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Says what every worker that is started from now on has to know, as plain values.
 
         Raises:
-          OSError: the server is gone, or that is too much for one message.
+          WorkerError: the server is gone.
         """
-        with self._send_lock:
-            self._socket.send(json.dumps({"settings": settings}).encode())
+        self._tell({"settings": settings})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        text = json.dumps(message).encode()
+        assert len(text) < MAX_MESSAGE_BYTES
+        try:
+            with self._send_lock:
+                self._socket.send(text)
+        except OSError as error:
+            raise WorkerError(f"forkserver: it ended before it was told what to do: {error}") from None
 
     def start_worker(self, index: int, end: socket.socket, memory_fd: int) -> int:
         """Asks for a worker that speaks through ``end`` and maps ``memory_fd``; returns the number of this start.
@@ -104,7 +115,7 @@ class ForkServer:
             else:
                 on_exit(event["generation"], event["exitcode"])
 
-    def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
+    def close(self, timeout_s: float) -> None:
         """Ends the server and whatever workers are left; kills it if it has not ended in time."""
         # shutdown wakes a watch() that is inside recv; close alone would not.
         with contextlib.suppress(OSError):
@@ -115,10 +126,6 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
         self._socket.close()
-
-    def kill(self) -> None:
-        """Kills the server at once, and with it the workers."""
-        self._process.kill()
 
 
 def _python_path() -> str:
@@ -212,6 +219,8 @@ _SERVER_PID = os.getpid()
 
 if __name__ == "__main__":
     _die_with_parent(int(sys.argv[2]))  # also while it imports
+    _, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))  # it has a descriptor for each worker
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, signal.SIG_IGN)  # It ends with the learner, which is asked by the same signals.
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))

@@ -6,8 +6,11 @@ The only module that knows every role of this mode.
 import time
 
 from ga3c.batches import Batcher
+from ga3c.config import TrainConfig
+from ga3c.dynamic import Adjuster, Counts, walk_of
 from ga3c.forkserver import ForkServer
 from ga3c.predictor import Predictor
+from ga3c.presets import most_counts
 from ga3c.sampler import Sampler
 from ga3c.supervisor import Failure, ThreadGroup
 from ga3c.system import STOP_TIMEOUT_S, Account, Context
@@ -31,7 +34,7 @@ class Ga3c:
         requests, rollouts = self._sampler.requests, self._sampler.rollouts
         self.predictors = ThreadGroup(
             "predictor",
-            lambda: Predictor(requests, rollouts, model, meters, max_batch_size=config.max_prediction_batch),
+            lambda: Predictor(requests, rollouts, model, meters, max_batch_size=self._config.max_prediction_batch),
             self._sampler.failures,
         )
         self.trainers = ThreadGroup(
@@ -42,10 +45,16 @@ class Ga3c:
                 model,
                 meters,
                 context.learning_rate,
-                min_batch_size=config.min_training_batch,
+                min_batch_size=self._config.min_training_batch,
             ),
             self._sampler.failures,
         )
+
+        self._adjuster: Adjuster | None = None
+        if config.dynamic != "off":
+            start, most = Counts(config.actors, config.predictors, config.trainers), Counts(*most_counts(config))
+            walk = walk_of(config.dynamic, start, most, config.seed)
+            self._adjuster = Adjuster(walk, self._change_counts, lambda: meters.samples)
 
     def start(self) -> None:
         """Starts every thread and actor."""
@@ -53,28 +62,49 @@ class Ga3c:
         self.predictors.set_count(self._config.predictors)
         self._sampler.start()
 
+    def _change_counts(self, counts: Counts) -> None:
+        self.trainers.set_count(counts.trainers)
+        self.predictors.set_count(counts.predictors)
+        self.actors.set_count(counts.actors)
+
+    def adjust(self, config: TrainConfig) -> None:
+        """Goes on with other counts of actors, predictors and trainers, and other batches; nothing is lost.
+
+        Threads finish the batch in hand, and others take their place; actors with the highest numbers leave.
+        """
+        self.pause()
+        self._config = config
+        self._change_counts(Counts(config.actors, config.predictors, config.trainers))
+
+    def pause(self) -> None:
+        """Neither predicts nor trains until ``adjust`` is called; the actors wait for their answers."""
+        self.predictors.set_count(0)
+        self.trainers.set_count(0)
+
     @property
     def failure(self) -> Failure | None:
         """The first failure of any role."""
         return self._sampler.failures.first
 
     def tick(self) -> None:
-        """Looks after the actors, and samples what nobody counts."""
+        """Looks after the actors, samples what nobody counts, and changes the counts if it is time to."""
         self._sampler.tick(self._meters)
+        self._meters.sampled_counts(len(self.actors), len(self.predictors), len(self.trainers))
+        if self._adjuster is not None:
+            self._adjuster.tick()
 
     def account(self) -> Account:
         """Exact once everything has stopped."""
         rollouts = self._sampler.rollouts
-        lost, unfinished = self.actors.unfinished_steps()
-        dropped = {"actor replaced": lost} if lost else {}
+        dropped, unfinished = self.actors.unfinished_steps()
         if self.failure is not None:  # Only then: elsewhere a batch that is trained on twice, or never, must show.
             dropped["update failed"] = rollouts.handed_out - self._meters.samples
         return Account(dropped, unfinished + rollouts.live_steps())
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""
-        self._sampler.close()
         deadline = time.monotonic() + STOP_TIMEOUT_S
+        self._sampler.close()
         late = self.predictors.join(deadline) + self.trainers.join(deadline)
         self._sampler.join(deadline)
         for name in late:

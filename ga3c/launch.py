@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
+from ga3c.presets import most_counts
 from ga3c.report import say_error
 from ga3c.rlimits import provide_descriptors
 from ga3c.sampler import Sampler
@@ -31,7 +32,7 @@ def launching(mode: str) -> Iterator[Callable[[TrainConfig, EnvSpec], int]]:
             undo.callback(server.close, timeout_s=0.0)
 
         def launch(config: TrainConfig, spec: EnvSpec) -> int:
-            provide_descriptors(config.actors)
+            provide_descriptors(most_counts(config)[0])
             sampler = None
             # A resumed run plays games that depend on how far it had come, which its checkpoint says.
             if mode == "ga3c" and server is not None and config.resume is None:

@@ -18,6 +18,32 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
 
 
+class CoreClock:
+    """How busy the cores that this process may use have been, whoever was."""
+
+    def __init__(self) -> None:
+        self._cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        self._last = self._read()
+
+    def busy_share(self) -> float | None:
+        """Since the last call; None where the system does not say."""
+        last, self._last = self._last, self._read()
+        if last is None or self._last is None or self._last[1] <= last[1]:
+            return None
+        return 1 - (self._last[0] - last[0]) / (self._last[1] - last[1])
+
+    def _read(self) -> tuple[int, int] | None:
+        """Idle and all ticks."""
+        try:
+            lines = [line.split() for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()]
+        except OSError:
+            return None
+        ticks = [list(map(int, line[1:9])) for line in lines if line and line[0] in self._cores]
+        if not ticks:
+            return None
+        return sum(t[3] + t[4] for t in ticks), sum(map(sum, ticks))
+
+
 def versions() -> dict[str, str | None]:
     """Python's version and those of the packages that figures depend on; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}

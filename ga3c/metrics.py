@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ga3c.envs import Episode
+from ga3c.machine import CoreClock
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
 LINES_KEPT = 100_000  # that could not be written yet; a day of play
@@ -83,6 +84,8 @@ class Meters:
         self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
         self._episodes: list[dict[str, Any]] = []
         self._predicted_at: float | None = None  # last
+        self._cores = CoreClock()
+        self._counts: dict[str, int | None] = dict.fromkeys(("actors", "predictors", "trainers"))
         self._unsure_windows = 0  # for how many what the roles spent their time with is not known
 
     @property
@@ -144,6 +147,10 @@ class Meters:
             self._window.prediction_depths[prediction_queue] += 1
             self._window.training_depths[training_queue] += 1
 
+    def sampled_counts(self, actors: int, predictors: int, trainers: int) -> None:
+        """The supervisor says how many of each role there are now."""
+        self._counts = {"actors": actors, "predictors": predictors, "trainers": trainers}
+
     def suspended(self, seconds: float) -> None:
         """The whole run stood still for so long, which is no time of training."""
         with self._lock:
@@ -199,6 +206,8 @@ class Meters:
                 "gradient_norm": _ratio(w.gradient_norm, w.updates),
                 "learning_rate": self._learning_rate,
                 "episode_return_mean": None if mean_return is None else round(mean_return, 4),
+                **self._counts,
+                "cores_busy_share": _rounded(self._cores.busy_share()),
                 "actor_wait_share": _wait_share(w, "actor"),
                 "predictor_wait_share": _wait_share(w, "predictor"),
                 "trainer_wait_share": _wait_share(w, "trainer"),
@@ -216,6 +225,10 @@ class Meters:
 def _ratio(numerator: float, denominator: float) -> float | None:
     ratio = numerator / denominator if denominator else math.nan
     return float(f"{ratio:.6g}") if math.isfinite(ratio) else None
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def _mean(histogram: Counter[int]) -> float | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ga3c.choices import LossConfig, Precision, check_device
+from ga3c.curves import is_simulated
 from ga3c.errors import UsageError
 from ga3c.losses import actor_critic_loss
 from ga3c.metrics import UpdateFigures
@@ -178,17 +179,15 @@ class Model:
 
     @contextmanager
     def paused(self, timeout_s: float) -> Iterator[None]:
-        """Holds updates, so that weights, statistics and version belong together while they are read.
+        """Holds optimiser steps, so that weights, statistics and version belong together while they are read.
+
+        What an update computes before its step goes on meanwhile, however long it takes.
 
         Raises:
-          TimeoutError: an update has not ended in time.
+          TimeoutError: a step has not ended in time.
         """
-        if not self._updating.acquire(timeout=timeout_s):
-            raise TimeoutError(f"an update has been under way for {timeout_s:g} s")
-        try:
+        with self._weights.reading(timeout_s):
             yield
-        finally:
-            self._updating.release()
 
     def _autocast(self) -> torch.autocast:
         # The cache of casted weights is shared by threads: with it, a prediction during an update would read weights
@@ -247,6 +246,8 @@ def resolve_device(name: str) -> torch.device:
       UsageError: there is no such device.
     """
     check_device(name)
+    if is_simulated(name):
+        raise UsageError(f"--device: got {name!r}, which computes nothing; auto, cpu, cuda or cuda:N would be right")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -286,9 +287,10 @@ class _ReadersWriterLock:
         self._writing = False
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, timeout_s: float | None = None) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: self._writers == 0)
+            if not self._changed.wait_for(lambda: self._writers == 0, timeout_s):
+                raise TimeoutError(f"the weights have been written to for {timeout_s:g} s")
             self._readers += 1
         try:
             yield

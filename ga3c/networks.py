@@ -215,33 +215,35 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
 
 
 class _FlopCounter(TorchFunctionMode):
-    """Counts what convolutions, linear layers and matrix products take; the rest is small beside them.
+    """Counts what convolutions and linear layers take, which is all that the package's own networks are made of.
 
-    ``torch.utils.flop_counter`` counts the same, but loads torch's compiler, which is two seconds of a run's start.
+    Loading ``torch.utils.flop_counter``'s counter loads torch's compiler: two seconds of a run's start.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self._total = 0
+
+    def get_total_flops(self) -> int:
+        """As torch's."""
+        return self._total
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = function(*args, **kwargs or {})
-        if function in _CONVOLUTIONS:
-            self.total += 2 * result.numel() * args[1][0].numel()
-        elif function in _PRODUCTS:
-            self.total += 2 * result.numel() * args[0].shape[-1]
-        elif function in _SUMS_OF_PRODUCTS:
-            self.total += 2 * result.numel() * args[1].shape[-1]
+        if function in (torch.conv2d, F.linear):
+            weight: Tensor = args[1]
+            self._total += 2 * result.numel() * weight[0].numel()
         return result
 
 
-_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
-_PRODUCTS = (
-    F.linear, torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__
-)  # fmt: skip
-_SUMS_OF_PRODUCTS = (torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)
+def _flop_counter(network: nn.Module) -> Any:
+    if isinstance(network, ConvNetwork | MLP):
+        return _FlopCounter()
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False)
 
 
 def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, float]:
@@ -255,9 +257,9 @@ def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, flo
     flops = []
     try:
         for batch in (states, torch.cat((states, states))):
-            with torch.no_grad(), _FlopCounter() as counter:
+            with torch.no_grad(), _flop_counter(network) as counter:
                 logits, values = network(batch)
-            flops.append(counter.total)
+            flops.append(counter.get_total_flops())
         shapes = tuple(logits.shape), tuple(values.shape)
     except Exception as error:
         raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ga3c.choices import check_device, check_network
-from ga3c.config import PRESETS, Mode, TrainConfig, validate_numbers
-from ga3c.curves import find_curve, is_simulated
+from ga3c.config import Mode, TrainConfig, find_preset, validate_numbers
+from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
-from ga3c.errors import UsageError, nearest
+from ga3c.errors import UsageError
 
 
 def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
@@ -17,19 +17,16 @@ def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainC
 
     Args:
       mode: the system; a preset means the same to all of them but for the counts, and the learning rate that they need.
-      preset: ``fast`` or ``paper``.
+      preset: ``fast``, ``paper``, or a file that says what is different from one of them.
       spec: of the environment; images get another network than vectors.
       cuda: whether the model will be on a GPU, which leaves the cores to the actors.
 
     Raises:
-      UsageError: there is no such preset.
+      UsageError: there is no such preset, or the file holds none.
     """
-    if preset not in PRESETS:
-        raise UsageError(
-            f"--preset: got {preset!r}{nearest(preset, list(PRESETS))}; {' or '.join(PRESETS)} would be right"
-        )
+    preset, options = find_preset(preset)
     make = _paper if preset == "paper" else _fast
-    config = dataclasses.replace(make(spec.is_image, cuda), mode=mode)
+    config = dataclasses.replace(make(spec.is_image, cuda), **options, mode=mode)
     cores = len(os.sched_getaffinity(0))
     if mode == "a2c":
         # As many samples a batch as in mode ga3c, of environments that are stepped on all cores. With a torch thread
@@ -105,9 +102,17 @@ _ATARI_OPTIONS = (
 # Options that a mode does not use: other than the default, they are a mistake.
 _UNUSED: dict[str, tuple[str, ...]] = {
     "ga3c": ("actor_diversity",),
-    "a3c": (*_NO_QUEUES, "envs_per_actor"),
-    "a2c": (*_NO_QUEUES, "actors", "actor_diversity", "actor_timeout"),
+    "a3c": (*_NO_QUEUES, "envs_per_actor", "dynamic"),
+    "a2c": (*_NO_QUEUES, "dynamic", "actors", "actor_diversity", "actor_timeout"),
 }
+
+
+def most_counts(config: TrainConfig) -> tuple[int, int, int]:
+    """Actors, predictors and trainers that a run may come to have: with ``dynamic`` more than it begins with."""
+    if config.dynamic == "off":
+        return config.actors, config.predictors, config.trainers
+    cores = len(os.sched_getaffinity(0))
+    return max(4 * cores, config.actors), max(4, config.predictors), max(4, config.trainers)
 
 
 def fit(config: TrainConfig, default: TrainConfig) -> TrainConfig:
@@ -124,10 +129,11 @@ def validate_alone(config: TrainConfig) -> None:
       UsageError: with the first option that is wrong.
     """
     validate_numbers(config)
+    find_preset(config.preset)
     check_network(config.network)
     check_device(config.device)
     if is_simulated(config.device):
-        find_curve(config.device, config.network)
+        read_curves(config.device)
     if config.resume is None and config.out is not None:
         check_out(config.out)
 
@@ -160,6 +166,8 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
       UsageError: with the first option that is wrong.
     """
     validate_alone(config)
+    if is_simulated(config.device):
+        find_curve(config.device, config.network)
     if spec.game is None:
         for name in _ATARI_OPTIONS:
             if getattr(config, name) != getattr(TrainConfig, name):

@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ga3c.bottleneck import find_bottleneck
+
 PLAIN_EVERY_S = 5.0
 
 
@@ -29,17 +31,21 @@ class Display(Protocol):
         """Shows the newest window: a ``"rates"`` line, the share done and the seconds left, if they are known."""
 
 
-def make_display(title: str) -> Display:
-    """A panel where standard output is a terminal, else lines."""
+def make_display(title: str, *, on_cpu: bool) -> Display:
+    """A panel where standard output is a terminal, else lines; ``on_cpu``: the model shares the games' cores."""
     console = Console()
-    return _PanelDisplay(console, title) if console.is_terminal else _PlainDisplay("SIMULATED" in title)
+    if console.is_terminal:
+        return _PanelDisplay(console, title, on_cpu)
+    return _PlainDisplay(on_cpu, simulated="SIMULATED" in title)
 
 
 class _PlainDisplay:
     """One line a window."""
 
-    def __init__(self, simulated: bool = False) -> None:
+    def __init__(self, on_cpu: bool, *, simulated: bool = False) -> None:
+        self._on_cpu = on_cpu
         self._simulated = simulated
+        self._held_back_by: str | None = None  # as last said
 
     def __enter__(self) -> Self:
         return self
@@ -68,13 +74,18 @@ class _PlainDisplay:
         if progress is not None and left_s is not None:
             parts.append(f"{progress:.0%}, {_duration(left_s)} left")
         self.say("  ".join(parts))
+        bottleneck = find_bottleneck(rates, on_cpu=self._on_cpu)
+        if bottleneck is not None and bottleneck.what != self._held_back_by:
+            self._held_back_by = bottleneck.what
+            self.say(f"  {bottleneck}")
 
 
 class _PanelDisplay:
     """A panel that is redrawn in place."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console, title: str, on_cpu: bool) -> None:
         self._title = title
+        self._on_cpu = on_cpu
         self._live = Live(console=console, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Self:
@@ -90,10 +101,13 @@ class _PanelDisplay:
         self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
-        self._live.update(draw_panel(self._title, rates, progress, left_s), refresh=True)
+        panel = draw_panel(self._title, rates, progress, left_s, on_cpu=self._on_cpu)
+        self._live.update(panel, refresh=True)
 
 
-def draw_panel(title: str, rates: dict[str, Any], progress: float | None, left_s: float | None) -> Panel:
+def draw_panel(
+    title: str, rates: dict[str, Any], progress: float | None, left_s: float | None, *, on_cpu: bool
+) -> Panel:
     """The panel as a rich renderable."""
     table = Table.grid(padding=(0, 2), expand=True)
     for _ in range(3):
@@ -127,12 +141,14 @@ def draw_panel(title: str, rates: dict[str, Any], progress: float | None, left_s
     ]
     for row in range(0, len(cells), 3):
         table.add_row(*(text for cell in cells[row : row + 3] for text in cell))
+    bottleneck = find_bottleneck(rates, on_cpu=on_cpu)
+    words = Text("" if bottleneck is None else str(bottleneck), style="dim")
     if progress is None:
         foot = Text("no budget: runs until Ctrl-C", style="dim")
-        return Panel(Group(table, foot), title=title)
+        return Panel(Group(table, words, foot), title=title)
     bar = Table.grid(padding=(0, 2))
     bar.add_row(ProgressBar(total=1.0, completed=progress, width=50), f"{progress:.1%}", f"{_duration(left_s)} left")
-    return Panel(Group(table, bar), title=title)
+    return Panel(Group(table, words, bar), title=title)
 
 
 def say_error(text: str) -> None:

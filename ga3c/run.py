@@ -49,7 +49,6 @@ _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
-_SHORTEST_LIMIT_S = 60.0  # for random play, however short the games' steps may be
 _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
 _PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
 
@@ -60,7 +59,7 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, 
     Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``.
 
     Raises:
-      UsageError: before anything was started or written.
+      UsageError: before anything was written.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     model, facts = build_model(config, spec)
@@ -70,7 +69,7 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, 
             progress, unusable = _restore(config.resume, model)
         waits = is_simulated(config.device)  # and needs no mean image
         if config.resume is None and config.normalise_states and not waits and isinstance(model.network, ConvNetwork):
-            with time_limit(max(config.actor_timeout, _SHORTEST_LIMIT_S), f"random play of {config.env}"):
+            with time_limit(config.actor_timeout, f"random play of {config.env}"):
                 model.network.normalise(_random_play(config, spec))
     folder = _make_folder(config)
     run = {
@@ -85,10 +84,11 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, 
         _write_json(folder / "config.json", config.to_json())
         metrics = MetricsWriter(folder)
     except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
+        option = "--out" if config.resume is None else "--resume"
+        raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
     setproctitle("ga3c: learner")
     signals = Signals()
-    with signals.handled(), metrics as writer, make_display(_title(config)) as display:
+    with signals.handled(), metrics as writer, make_display(_title(config), on_cpu=run["device"] == "cpu") as display:
         for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
         session = _Session(config, spec, model, folder, progress, writer, display, signals, server, sampler)
@@ -147,7 +147,9 @@ class _Session:
         command = f"ga3c eval {self._folder}" if code == 0 else f"ga3c train --resume {self._folder}"
         left = f"; {'score it' if code == 0 else 'resume'} with: {command}"
         if not list_checkpoints(self._folder):
-            left = "; nothing was learnt, so there is nothing to resume"
+            learnt = self._meters.updates > self._first_update and not is_simulated(self._config.device)
+            why = "no checkpoint could be written" if learnt else "nothing was learnt"
+            left = f"; {why}, so there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
         return code
 
@@ -223,7 +225,7 @@ class _Session:
                 tensors = snapshot(self._model.network, self._model.optimiser)
             write_checkpoint(self._folder, self._config, progress, tensors, self._config.keep)
         except (OSError, TimeoutError) as error:
-            self._display.say(f"checkpoint not written: {error}; the last good one is kept")
+            self._display.say(f"checkpoint not written: {error}; those before it are kept")
 
 
 class _Every:
@@ -246,7 +248,7 @@ def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
 
     def use(checkpoint: Checkpoint, path: Path) -> Progress:
         load_network(checkpoint, model.network, path)
-        load_optimiser(checkpoint, model.optimiser)
+        load_optimiser(checkpoint, model.optimiser, path)
         model.version = checkpoint.progress.updates
         return checkpoint.progress
 

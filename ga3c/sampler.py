@@ -6,6 +6,7 @@ It can be started before the model is made, and before torch is loaded: the acto
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -110,7 +111,8 @@ class ActorGroup(ProcessGroup[ActorChannel]):
         self._training_queue = training_queue
         self._requests: PredictionQueue | None = None
         self._clocks: dict[ActorChannel, np.ndarray] = {}  # as last read
-        self._lost_rollouts: list[Unfinished] = []  # of actors that are gone; a predictor may still add to the last
+        # Of actors that are gone, by why; a predictor may still add to the last.
+        self._lost_rollouts: defaultdict[str, list[Unfinished]] = defaultdict(list)
 
     def listen_on(self, requests: PredictionQueue) -> None:
         """New actors are heard there."""
@@ -130,21 +132,22 @@ class ActorGroup(ProcessGroup[ActorChannel]):
         self._training_queue.add_capacity(self._capacity)
         self._requests.add(channel)
 
-    def _lost(self, channel: ActorChannel) -> None:
+    def _lost(self, channel: ActorChannel, *, left: bool) -> None:
         self._training_queue.add_capacity(-self._capacity)
         self._clocks.pop(channel, None)
-        self._lost_rollouts.append(channel.unfinished)
+        self._lost_rollouts["actor left" if left else "actor replaced"].append(channel.unfinished)
 
     @property
     def _capacity(self) -> int:
         """Samples of one actor that can wait for training: the segment being written cannot."""
         return (self._layout.segments - 1) * self._layout.t_max * self._layout.envs
 
-    def unfinished_steps(self) -> tuple[int, int]:
-        """Steps of rollouts that were never completed: of actors that are gone, and of those that are there."""
+    def unfinished_steps(self) -> tuple[dict[str, int], int]:
+        """Steps of rollouts that were never completed: of actors that are gone, by why, and of those that are there."""
         with self._lock:
-            lost = sum(unfinished.steps for unfinished in self._lost_rollouts)
-            return lost, sum(record.channel.unfinished.steps for record in self._records.values())
+            lost = {why: sum(one.steps for one in unfinished) for why, unfinished in self._lost_rollouts.items()}
+            there = sum(record.channel.unfinished.steps for record in self._records.values())
+            return {why: steps for why, steps in lost.items() if steps}, there
 
     def read_clocks(self, meters: Meters) -> None:
         """Passes on what the actors spent their time with since the last call."""
@@ -152,6 +155,9 @@ class ActorGroup(ProcessGroup[ActorChannel]):
         with self._lock:
             for record in self._records.values():
                 clock = record.channel.slab.clock.copy()
-                spent += clock - self._clocks.get(record.channel, 0.0)
-                self._clocks[record.channel] = clock
+                # Before its first rollout an actor waits for the model to be made, which is no figure of the run's.
+                if record.channel in self._clocks:
+                    spent += clock - self._clocks[record.channel]
+                if record.channel.rollouts_completed:
+                    self._clocks[record.channel] = clock
         meters.spent("actor", **dict(zip(ActorClock.FIELDS, map(float, spent), strict=True)))

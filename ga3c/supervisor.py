@@ -45,16 +45,14 @@ class Failures:
     """Keeps the first failure of a run; those that follow are its echo."""
 
     def __init__(self) -> None:
-        self.happened = threading.Event()
         self._lock = threading.Lock()  # guards first
         self.first: Failure | None = None
 
     def add(self, role: str, text: str) -> None:
-        """Notes a failure and wakes whoever waits for one."""
+        """Notes a failure."""
         with self._lock:
             if self.first is None:
                 self.first = Failure(role, text)
-        self.happened.set()
 
 
 class ThreadGroup:
@@ -176,8 +174,8 @@ class ProcessGroup(Generic[C]):
     def _opened(self, channel: C) -> None:
         """A worker was started, and will speak on ``channel``."""
 
-    def _lost(self, channel: C) -> None:
-        """The worker of ``channel`` is gone."""
+    def _lost(self, channel: C, *, left: bool) -> None:
+        """The worker of ``channel`` is gone: it had been asked to leave, or is to be replaced."""
 
     def start(self) -> None:
         """Begins to watch."""
@@ -231,7 +229,7 @@ class ProcessGroup(Generic[C]):
             if self._stopping or record is None or record.channel is not channel:
                 return
             del self._records[channel.index]
-            self._lost(channel)
+            self._lost(channel, left=record.leaving)
             if record.leaving:
                 if channel.index < self._wanted:
                     self._start(channel.index)

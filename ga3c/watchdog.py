@@ -3,31 +3,42 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_SHORTEST_S = 60.0  # for games to be made and played a little, however short a step may be
+_LOOK_S = 1.0
+
 
 @contextmanager
-def time_limit(seconds: float, doing: str) -> Iterator[None]:
+def time_limit(timeout_s: float, doing: str) -> Iterator[None]:
     """Ends the process with exit code 1 and a sentence if the block has not ended in time.
 
     No exception could do that: a thread that is inside an environment's code cannot be reached. To be used before
     there is anything to lose.
 
     Args:
-      seconds: that the block may take.
+      timeout_s: that the block may take, and a minute at least. What passes while the process is suspended is no time.
       doing: what it does, as in "making CartPole-v1".
     """
-
-    def give_up() -> None:
-        print(f"ga3c: {doing} has not ended in {seconds:g} s", file=sys.stderr, flush=True)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    done = threading.Event()
+    watch = threading.Thread(target=_watch, args=(done, max(timeout_s, _SHORTEST_S), doing), daemon=True)
+    watch.start()
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()
+        done.set()
+        watch.join()
+
+
+def _watch(done: threading.Event, limit_s: float, doing: str) -> None:
+    passed_s, looked_at = 0.0, time.monotonic()
+    while not done.wait(_LOOK_S):
+        now = time.monotonic()
+        passed_s, looked_at = passed_s + min(now - looked_at, 2 * _LOOK_S), now
+        if passed_s >= limit_s:
+            try:
+                print(f"ga3c: {doing} has not ended in {limit_s:g} s", file=sys.stderr, flush=True)
+            finally:
+                os._exit(1)

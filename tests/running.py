@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,16 @@ def finish(process, timeout=100):
         process.kill()
         raise
     return process
+
+
+def handles_signals(pid):
+    """Whether a process has a handler for SIGTERM, as the command line has from its first lines on."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    [caught] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def metrics(folder, kind):

@@ -154,7 +154,15 @@ def test_time_in_the_environment_is_not_called_waiting():
 
 
 def test_an_actor_process_has_no_torch():
-    code = "import sys, ga3c.forkserver; sys.exit(any(m.split('.')[0] == 'torch' for m in sys.modules))"
+    code = """
+import sys, ga3c.forkserver, ga3c.actor
+from ga3c.envs import EnvConfig, env_spec, make_env
+ga3c.actor.prepare()
+for env in (EnvConfig("Pong-v5"), EnvConfig("CartPole-v1", backend="gymnasium")):
+    env_spec(env)
+    make_env(env, [1]).reset()
+sys.exit(any(name.split(".")[0] == "torch" for name in sys.modules))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

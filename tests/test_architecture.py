@@ -30,8 +30,8 @@ ALLOWED = {
     "channels": {"envs", "slabs"},
     "queues": {"channels", "slabs"},
     "machine": set(),
-    "metrics": {"envs"},
-    "model": {"choices", "errors", "losses", "metrics", "optim"},
+    "metrics": {"envs", "machine"},
+    "model": {"choices", "curves", "errors", "losses", "metrics", "optim"},
     "simulated": {"choices", "curves", "losses", "metrics", "model"},
     "latency": {"build", "config", "curves", "envs", "errors", "machine", "model"},
     "build": {"config", "curves", "envs", "model", "networks", "optim", "simulated"},
@@ -39,7 +39,7 @@ ALLOWED = {
     "actor": {"channels", "envs", "slabs"},
     "predictor": {"channels", "metrics", "model", "queues", "slabs"},
     "trainer": {"batches", "metrics", "model", "queues"},
-    "forkserver": {"channels"},
+    "forkserver": {"channels", "errors"},
     "options": {"errors"},
     "rlimits": {"errors"},
     "signals": set(),
@@ -53,15 +53,19 @@ ALLOWED = {
         "batches", "channels", "choices", "collector", "config", "curves", "envs", "metrics", "model",
         "networks", "optim", "shared", "simulated",
     },
-    "ga3c": {"batches", "forkserver", "predictor", "sampler", "supervisor", "system", "trainer"},
+    "ga3c": {
+        "batches", "config", "dynamic", "forkserver", "predictor", "presets", "sampler", "supervisor",
+        "system", "trainer",
+    },
     "sampler": {
         "actor", "channels", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
-    "launch": {"config", "envs", "forkserver", "report", "rlimits", "run", "sampler"},
+    "launch": {"config", "envs", "forkserver", "presets", "report", "rlimits", "run", "sampler"},
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},
     "a2c": {"batches", "collector", "envs", "supervisor", "system"},
     "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "sampler", "supervisor"},
-    "report": set(),
+    "bottleneck": set(),
+    "report": {"bottleneck"},
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "forkserver", "ga3c",
         "machine", "metrics", "model", "networks", "presets", "report", "sampler", "signals", "supervisor",
@@ -89,14 +93,26 @@ ALLOWED = {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
         "errors", "options", "report",
     },
+    "resolve": {"choices", "config", "curves", "envs", "model", "options", "presets", "watchdog"},
+    "tune": {"tune.command"},
+    "tune.search": set(),
+    "tune.trials": {
+        "checkpoint", "config", "envs", "errors", "ga3c", "metrics", "model", "system", "tune.search",
+    },
+    "tune.report": {"tune.search"},
+    "tune.command": {
+        "build", "config", "envs", "errors", "machine", "options", "presets", "report", "resolve",
+        "rlimits", "signals", "tune.report", "tune.search", "tune.trials",
+    },
+    "dynamic": {"choices"},
     "cli": {
-        "choices", "compare", "config", "curves", "envs", "errors", "evaluate", "latency", "launch",
-        "model", "networks", "options", "presets", "report", "watchdog",
+        "compare", "config", "curves", "envs", "errors", "evaluate", "latency", "launch", "model",
+        "networks", "options", "report", "resolve", "tune",
     },
 }  # fmt: skip
 WITHOUT_TORCH = [
     "__init__", "actor", "channels", "cli", "choices", "config", "envs", "errors", "forkserver", "launch", "presets",
-    "queues", "returns", "sampler", "slabs",
+    "queues", "resolve", "returns", "sampler", "slabs",
 ]  # fmt: skip
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ga3c.checkpoint import (
     list_checkpoints,
     load_network,
     load_optimiser,
+    named_tensors,
     read_checkpoint,
     read_newest,
     snapshot,
@@ -16,17 +19,21 @@ from ga3c.checkpoint import (
 )
 from ga3c.config import TrainConfig
 from ga3c.errors import UsageError
+from ga3c.metrics import MetricsWriter
+from ga3c.model import place
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 
+SHAPES = {"mlp": (4,), "small": (4, 84, 84)}
 
-def trained(name="adam", seed=0):
+
+def trained(name="adam", seed=0, kind="mlp"):
     torch.manual_seed(seed)
-    network = build_network("mlp", (4,), 2, "orthogonal")
+    network = place(build_network(kind, SHAPES[kind], 2, "orthogonal"), torch.device("cpu"))
     optimiser = build_optimiser(name, network.parameters(), 1e-2, 0.99, 1e-5)
     for _ in range(3):
         optimiser.zero_grad()
-        sum(out.sum() for out in network(torch.rand(8, 4))).backward()
+        sum(out.sum() for out in network(torch.rand(8, *SHAPES[kind]))).backward()
         optimiser.step()
     return network, optimiser
 
@@ -36,21 +43,28 @@ def write(folder, network, optimiser, steps=100, keep=3, score=None):
     return write_checkpoint(folder, config, Progress(steps, 3, 1.5, score), snapshot(network, optimiser), keep)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "small"])
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
-def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name):
-    network, optimiser = trained(name)
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name, kind):
+    network, optimiser = trained(name, kind=kind)
     path = write(tmp_path, network, optimiser)
-    other, other_optimiser = trained(name, seed=9)
+    other, other_optimiser = trained(name, seed=9, kind=kind)
+    layouts = {key: tensor.stride() for key, tensor in named_tensors(other, other_optimiser).items()}
     checkpoint = read_checkpoint(path)
     load_network(checkpoint, other, path)
-    load_optimiser(checkpoint, other_optimiser)
-    states = torch.rand(8, 4)
-    for n, o in ((network, optimiser), (other, other_optimiser)):
-        o.zero_grad()
-        sum(out.sum() for out in n(states)).backward()
-        o.step()
-    for a, b in zip(network.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    load_optimiser(checkpoint, other_optimiser, path)
+    # Fused kernels pair elements by their place in memory: channels-last weights with statistics that are not would do
+    # wrong without a word.
+    assert {key: tensor.stride() for key, tensor in named_tensors(other, other_optimiser).items()} == layouts
+    for _ in range(3):
+        states = torch.rand(8, *SHAPES[kind])
+        for n, o in ((network, optimiser), (other, other_optimiser)):
+            o.zero_grad()
+            sum(out.sum() for out in n(states)).backward()
+            o.step()
+    theirs = named_tensors(other, other_optimiser)
+    for key, tensor in named_tensors(network, optimiser).items():
+        torch.testing.assert_close(tensor, theirs[key], rtol=0, atol=0)
 
 
 def test_counts_and_configuration_come_back(tmp_path):
@@ -93,13 +107,53 @@ def test_another_networks_weights_are_refused(tmp_path):
 
 
 def test_statistics_of_another_optimiser_are_left_out(tmp_path):
-    checkpoint = read_checkpoint(write(tmp_path, *trained("rmsprop")))
+    path = write(tmp_path, *trained("rmsprop"))
+    checkpoint = read_checkpoint(path)
     _, adam = trained("adam")
     before = [v["exp_avg"].clone() for v in adam.state_dict()["state"].values()]
-    load_optimiser(checkpoint, adam)
+    load_optimiser(checkpoint, adam, path)
     after = [v["exp_avg"] for v in adam.state_dict()["state"].values()]
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda o: o | {"0-step": o.pop("0.step")},
+        lambda o: o | {"x.step": o.pop("0.step")},
+        lambda o: o | {"0.exp_avg": torch.zeros(3)},
+        lambda o: {key: tensor for key, tensor in o.items() if key != "1.exp_avg"},
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused_by_name(tmp_path, damage):
+    path = write(tmp_path, *trained())
+    checkpoint = read_checkpoint(path)
+    damaged = dataclasses.replace(checkpoint, optimiser=damage(dict(checkpoint.optimiser)))
+    with pytest.raises(UsageError, match=f"{path.name} holds the optimiser's statistics of another network"):
+        load_optimiser(damaged, trained()[1], path)
+
+
+def test_a_folder_that_cannot_be_written_to_keeps_what_it_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("run")
+    folder.mkdir()
+    old = write(folder, *trained(), steps=1)
+    tmp_path.chmod(0o755)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nobody: root may write anywhere
+    try:
+        with pytest.raises(PermissionError):
+            write(folder, *trained(), steps=2)
+        with pytest.raises(PermissionError):
+            MetricsWriter(folder)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+    assert list(folder.iterdir()) == [old]
+    read_checkpoint(old)
 
 
 def test_a_folder_without_a_checkpoint_is_said(tmp_path):

@@ -164,6 +164,7 @@ class SlowModel:
         self._delay = delay
         self._lock = threading.Lock()  # guards version and trained
         self.trained = Counter()
+        self.answered = {}  # states, with the version that chose their actions
 
     def host_buffer(self, shape, dtype):
         return torch.empty(shape, dtype=getattr(torch, dtype))
@@ -172,6 +173,7 @@ class SlowModel:
         version = self.version
         self._delay()
         actions = answer(states.numpy())
+        self.answered.update(dict.fromkeys(map(tuple, states.int().tolist()), version))
         self._delay()
         return Prediction(actions, actions.astype(np.float32), version)
 
@@ -180,7 +182,9 @@ class SlowModel:
         states = batch.states.numpy()
         assert np.array_equal(batch.actions.numpy(), answer(states)), "a segment was written while it was read"
         with self._lock:
-            self.trained.update(map(tuple, states.astype(int).tolist()))
+            names = list(map(tuple, states.astype(int).tolist()))
+            self.trained.update(names)
+            assert [self.answered[name] for name in names] == batch.versions.tolist(), "another version's lag"
             lags = self.version - batch.versions
             assert (lags >= 0).all()
             self.version += 1

@@ -4,10 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from ga3c.checkpoint import read_checkpoint
 from tests.running import SMALL, STOP_S, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
@@ -61,13 +64,17 @@ def test_ctrl_c_stops_a_run_and_resume_goes_on(tmp_path):
     assert total <= after[-1]["env_steps"] < total + 2000
     assert after[-1]["updates"] > before["updates"]
     assert after[-1]["time_s"] > before["time_s"]
+    for totals in metrics(folder, "totals"):  # of both
+        accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
+        assert totals["env_steps"] - totals["resumed_steps"] == accounted > 0
+    assert [totals["resumed_steps"] for totals in metrics(folder, "totals")] == [0, before["env_steps"]]
 
 
 def test_sigterm_ends_with_143_and_a_checkpoint(tmp_path):
     process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
     wait_for_training(tmp_path / "run", process)
     process.terminate()
-    assert finish(process, timeout=5).returncode == 143
+    assert finish(process, timeout=STOP_S).returncode == 143
     assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))
 
 
@@ -78,7 +85,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGTERM)
     os.kill(process.pid, signal.SIGCONT)
-    assert finish(process, timeout=5).returncode in (130, 143)
+    assert finish(process, timeout=STOP_S).returncode in (130, 143)
 
 
 @pytest.mark.parametrize("victim", ["ga3c: learner", "ga3c: forkserver"])
@@ -115,6 +122,59 @@ def test_an_exception_in_the_learner_ends_the_run_with_the_roles_name(tmp_path, 
     assert run.returncode == 1
     assert f"ga3c: {role} 0 failed:\nTraceback" in run.err
     assert "out of memory" in run.err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_what_was_learnt_before(tmp_path):
+    (tmp_path / "nan_network.py").write_text(
+        "import torch\n"
+        "class Nan(torch.nn.Linear):\n"
+        "    updates = 0\n"
+        "    def forward(self, states):\n"
+        "        x = super().forward(states)\n"
+        "        if torch.is_grad_enabled():\n"
+        "            self.updates += 1\n"
+        "            if self.updates > 20:\n"
+        "                x = x * float('nan')\n"
+        "        return x, x[:, 0]\n"
+        "def make(shape, actions):\n"
+        "    return Nan(shape[0], actions)\n"
+    )
+    run = ga3c("train", "CartPole-v1", "--network", "nan_network:make", "--out", "run", *SMALL, cwd=tmp_path)
+    assert run.returncode == 1
+    assert "ga3c: trainer 0 failed:" in run.err
+    assert "NonFiniteLossError" in run.err
+    [path] = (tmp_path / "run").glob("checkpoint-*.safetensors")
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.progress.updates == 20
+    assert all(tensor.isfinite().all() for tensor in checkpoint.network.values())
+
+
+def test_actors_make_their_environments_while_torch_is_loaded(tmp_path):
+    code = """
+import sys, time, types
+def train(config, spec, server, sampler):
+    deadline = time.monotonic() + 30
+    while len(sampler.actors.pids()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return 7 if len(sampler.actors.pids()) == 2 and "torch" not in sys.modules else 1
+sys.modules["ga3c.run"] = types.SimpleNamespace(train=train)
+from ga3c.cli import run
+sys.exit(run(["train", "CartPole-v1", "--actors", "2", "--device", "cpu"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, timeout=60)
+    assert run.returncode == 7
+    assert wait_for(lambda: not roles(tmp_path), 10)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_is_left_of_a_run_that_is_ended_before_it_trains(tmp_path, number, code):
+    process = ga3c("train", "--device", "cpu", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+    assert wait_for(lambda: any(title.startswith("ga3c: actor") for title in roles(tmp_path).values()))
+    process.send_signal(number)
+    finish(process, timeout=STOP_S)
+    assert process.returncode == code
+    assert "Traceback" not in process.err
+    assert wait_for(lambda: not roles(tmp_path), 10), roles(tmp_path)
 
 
 def test_any_number_of_actors_predictors_and_trainers_work_together(tmp_path):
@@ -214,10 +274,8 @@ def test_a_checkpoint_of_one_mode_is_continued_in_another(tmp_path):
 def test_every_mode_stops_on_a_signal_with_a_checkpoint(tmp_path, mode):
     process = ga3c("train", "Pong-v5", "--mode", mode, "--out", "run", cwd=tmp_path, wait=False)
     wait_for_training(tmp_path / "run", process)
-    asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    finish(process)
-    assert time.monotonic() - asked < 10
+    finish(process, timeout=STOP_S)
     assert process.returncode == 143, process.err
     assert "--resume run" in process.out
     assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))

@@ -26,7 +26,18 @@ from ga3c.metrics import Meters, MetricsWriter
 from ga3c.presets import default_config
 from ga3c.rlimits import provide_descriptors
 from ga3c.system import Context
-from tests.running import ROOT, SMALL, STOP_S, finish, ga3c, metrics, roles, wait_for, wait_for_training
+from tests.running import (
+    ROOT,
+    SMALL,
+    STOP_S,
+    finish,
+    ga3c,
+    handles_signals,
+    metrics,
+    roles,
+    wait_for,
+    wait_for_training,
+)
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
 
@@ -101,7 +112,7 @@ def test_an_actor_that_hangs_is_replaced(tmp_path, mode):
     time.sleep(6)  # until it is noticed, and longer; the others play on meanwhile
     assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > steps + 100, 30)
     process.send_signal(signal.SIGINT)
-    assert finish(process, timeout=10).returncode == 130, process.err
+    assert finish(process, timeout=STOP_S).returncode == 130, process.err
     assert hung
     role = "worker" if mode == "a3c" else "actor"
     assert re.search(rf"{role} \d was replaced, its unfinished rollout dropped: it did nothing for 2 s", process.out)
@@ -166,7 +177,7 @@ def test_a_run_that_was_suspended_goes_on_and_takes_no_actor_for_hung(tmp_path):
     last = metrics(tmp_path / "run", "rates")[-1]
     assert wait_for(lambda: metrics(tmp_path / "run", "rates")[-1]["env_steps"] > last["env_steps"] + 1000, 20)
     process.send_signal(signal.SIGINT)
-    assert finish(process, timeout=10).returncode == 130
+    assert finish(process, timeout=STOP_S).returncode == 130
     assert re.search(r"the run stood still for \d+ s", process.out)
     assert "was replaced" not in process.out
     windows = metrics(tmp_path / "run", "rates")
@@ -181,11 +192,14 @@ def test_a_run_whose_whole_tree_is_killed_goes_on_from_its_last_checkpoint(tmp_p
     assert wait_for(lambda: len(list((tmp_path / "run").glob("checkpoint-*.safetensors"))) >= 2, 20)
     for pid in roles(tmp_path):
         os.kill(pid, signal.SIGKILL)
-    assert finish(process, timeout=10).returncode == -9
+    assert finish(process, timeout=STOP_S).returncode == -9
+    last = metrics(tmp_path / "run", "rates")[-1]
     newest = max(int(re.findall(r"\d+", path.name)[0]) for path in (tmp_path / "run").glob("checkpoint-*.safetensors"))
     run = ga3c("train", "--resume", "run", "--total-steps", newest + 500, cwd=tmp_path)
     assert run.returncode == 0, run.err
     assert f"resumed at {newest:,} steps" in run.out
+    resumed_s = int(re.search(r"resumed at .* (\d+) s", run.out)[1])
+    assert last["time_s"] - resumed_s < 10, "more than --checkpoint-every was lost"
 
 
 def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path):
@@ -264,7 +278,8 @@ def test_a_signal_at_any_instant_ends_the_run(tmp_path, number, code):
     draw = random.Random(int(number))
     for attempt in range(3):
         process = ga3c("train", "CartPole-v1", "--out", f"run{attempt}", *SMALL, cwd=tmp_path, wait=False)
-        time.sleep(draw.uniform(0.15, 6))
+        assert wait_for(lambda pid=process.pid: handles_signals(pid))  # before it is Python's to answer them
+        time.sleep(draw.uniform(0, 6))
         process.send_signal(number)
         finish(process, timeout=STOP_S)
         assert process.returncode == code, (process.out, process.err)
@@ -272,3 +287,50 @@ def test_a_signal_at_any_instant_ends_the_run(tmp_path, number, code):
         folder = tmp_path / f"run{attempt}"
         updates = max((line["updates"] for line in metrics(folder, "rates")), default=0) if folder.exists() else 0
         assert len(list(folder.glob("checkpoint-*.safetensors"))) == (updates > 0)
+
+
+@pytest.mark.parametrize("suspended_s", [0, 3])
+def test_what_never_returns_in_the_learner_ends_it_with_a_sentence_and_a_suspension_does_not(suspended_s):
+    code = f"""
+import time
+from ga3c import watchdog
+watchdog._SHORTEST_S, watchdog._LOOK_S = 2.0, 0.1
+with watchdog.time_limit(0.1, "making X-v0"):
+    print("begun", flush=True)
+    time.sleep({1 if suspended_s else 100})
+print("ended")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdout.readline() == "begun\n"
+        if suspended_s:
+            it.send_signal(signal.SIGSTOP)
+            time.sleep(suspended_s)
+            it.send_signal(signal.SIGCONT)
+        out, err = it.communicate(timeout=30)
+    if suspended_s:
+        assert (it.returncode, out) == (0, "ended\n")
+    else:
+        assert it.returncode == 1
+        assert err == "ga3c: making X-v0 has not ended in 2 s\n"
+
+
+def test_more_actors_than_the_soft_limit_of_descriptors_are_forked(tmp_path):
+    counts = ["--actors", 40, "--envs-per-actor", 1, "--t-max", 5, "--total-steps", 500]
+    run = under("ulimit -Sn 64", "train", "CartPole-v1", *counts, cwd=tmp_path)
+    assert run.returncode == 0, run.err
+
+
+def test_a_forkserver_that_cannot_start_is_said_in_a_sentence(tmp_path):
+    code = """
+import sys
+from ga3c import forkserver
+forkserver.sys.executable = "/bin/true"
+from ga3c.cli import run
+sys.exit(run(["train", "CartPole-v1", "--device", "cpu"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ga3c: forkserver: it ended")
+    assert "Traceback" not in ended.stderr

@@ -86,10 +86,11 @@ def test_a2c_is_the_same_bit_for_bit_with_the_same_seed_and_another_with_another
     assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 
-def test_a_resumed_a2c_run_is_bit_for_bit_one_that_made_new_environments_there(tmp_path):
-    spec = env_spec(EnvConfig("CartPole-v1"))
+@pytest.mark.parametrize(("env", "steps", "envs"), [("CartPole-v1", 2000, 8), ("Pong-v5", 400, 4)])
+def test_a_resumed_a2c_run_is_bit_for_bit_one_that_made_new_environments_there(tmp_path, env, steps, envs):
+    spec = env_spec(EnvConfig(env))
     config = default_config("a2c", "fast", spec, cuda=False)
-    config = dataclasses.replace(config, env="CartPole-v1", total_steps=2000, device="cpu")
+    config = dataclasses.replace(config, env=env, total_steps=steps, envs_per_actor=envs, device="cpu")
 
     def train(model, config, progress):
         meters = Recorder(progress)
@@ -107,10 +108,10 @@ def test_a_resumed_a2c_run_is_bit_for_bit_one_that_made_new_environments_there(t
     checkpoint = read_checkpoint(path)
     with resumed.changing():
         load_network(checkpoint, resumed.network, path)
-        load_optimiser(checkpoint, resumed.optimiser)
-    longer = dataclasses.replace(config, total_steps=4000)
+        load_optimiser(checkpoint, resumed.optimiser, path)
+    longer = dataclasses.replace(config, total_steps=2 * steps)
     expected, told = train(model, longer, progress), train(resumed, longer, checkpoint.progress)
-    assert told.env_steps == expected.env_steps >= 4000
+    assert told.env_steps == expected.env_steps >= 2 * steps
     assert told.figures == expected.figures
     assert told.played == expected.played
     theirs = named_tensors(model.network, model.optimiser)

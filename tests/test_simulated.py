@@ -160,7 +160,12 @@ def test_every_curve_of_the_package_names_its_source():
         (None, "unknown simulated device"),
         ("{}", "holds no latency curves"),
         ("nonsense", "holds no latency curves"),
-        ('{"curves": {"nature": {}}}', "no curve for network small"),
+        ('{"curves": {"nature": {}}}', "holds no latency curves"),
+        (
+            '{"curves": {"nature": {"prediction": {"base_s": 1, "per_state_s": 0},'
+            ' "training": {"base_s": 0, "per_state_s": 0}}}}',
+            "no curve for network small",
+        ),
         ('{"curves": {"small": {"prediction": {"base_s": 1}, "training": {}}}}', "holds no latency curves"),
         (
             '{"curves": {"*": {"prediction": {"base_s": -1, "per_state_s": 0},'

@@ -1,0 +1,158 @@
+"""What the tuner tries, in which order, and what it believes of it. Pure decisions, without a clock of their own.
+
+Three stages, each with a share of the time:
+
+1. *games*: how many actors, with how many environments each;
+2. *around the best*: predictors, trainers and batches are varied, one at a time, around the best so far;
+3. *the best again*: the best few and the setting that the search began with, by turns, so that a machine that drifts
+   meets all of them alike. The more windows a setting has, the surer its mean: promising ones get the most.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+Objective = Literal["pps", "training_samples"]
+
+_STAGE_ENDS = (0.45, 0.75)  # shares of the time; the rest is for the best again
+_FINALISTS = 4
+_MOST_GAMES_A_CORE = 64
+_SURE = 3.0  # standard errors of a difference that is taken for one: the best of many is a lucky one
+_WORTH = 0.02  # a gain below that is not worth another setting
+
+
+class Setting(NamedTuple):
+    """Counts and batches, by the names of ``TrainConfig``."""
+
+    actors: int
+    envs_per_actor: int
+    predictors: int
+    trainers: int
+    min_training_batch: int
+    max_prediction_batch: int
+
+
+class Window(NamedTuple):
+    """What was measured in about a second: predictions and training samples a second, and the mean policy lag."""
+
+    pps: float
+    training_samples: float
+    lag: float
+
+
+class Trials:
+    """Everything that was measured, and which of it is best."""
+
+    def __init__(self, objective: Objective, max_lag: float) -> None:
+        """A setting whose mean lag is above ``max_lag`` versions comes after all others."""
+        self._objective: Objective = objective
+        self._max_lag = max_lag
+        self.windows: dict[Setting, list[Window]] = {}
+
+    def add(self, setting: Setting, windows: Sequence[Window]) -> None:
+        """Adds what a trial has measured."""
+        self.windows.setdefault(setting, []).extend(windows)
+
+    def mean(self, setting: Setting) -> float:
+        """Of the objective."""
+        return statistics.fmean(self._rates(setting))
+
+    def error(self, setting: Setting) -> float:
+        """Standard error of the mean; infinite for a single window."""
+        rates = self._rates(setting)
+        return statistics.stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else math.inf
+
+    def lag(self, setting: Setting) -> float:
+        """Mean policy lag."""
+        return statistics.fmean(window.lag for window in self.windows[setting])
+
+    def _rates(self, setting: Setting) -> list[float]:
+        return [float(getattr(window, self._objective)) for window in self.windows[setting]]
+
+    def is_within_bound(self, setting: Setting) -> bool:
+        """Whether its policy lag is as low as was asked for."""
+        return self.lag(setting) <= self._max_lag
+
+    def ranking(self) -> list[Setting]:
+        """The best first; those that lag too far behind last, the one that lags least first."""
+
+        def key(setting: Setting) -> tuple[bool, float]:
+            within = self.is_within_bound(setting)
+            return not within, -self.mean(setting) if within else self.lag(setting)
+
+        return sorted(self.windows, key=key)
+
+    def choice(self, start: Setting) -> Setting:
+        """The best, or ``start`` where the best is not surely better."""
+        best = self.ranking()[0]
+        if not self.is_within_bound(start):
+            return best
+        difference = self.mean(best) - self.mean(start)
+        noise = _SURE * math.hypot(self.error(best), self.error(start))
+        return best if difference > max(noise, _WORTH * self.mean(start)) else start
+
+
+def search(
+    trials: Trials,
+    start: Setting,
+    games: Sequence[tuple[int, int]],
+    fits: Callable[[Setting], bool],
+    share: Callable[[], float],
+) -> Iterator[Setting]:
+    """Yields the settings to try, each for one trial, until the time is up.
+
+    Args:
+      trials: what has been measured; whoever iterates adds each trial before it asks for the next.
+      start: the setting to begin with.
+      games: actors and environments an actor to try.
+      fits: whether a setting can be run at all.
+      share: of the time that has passed.
+    """
+    yield start
+    for actors, envs in games:
+        setting = start._replace(actors=actors, envs_per_actor=envs)
+        if share() >= _STAGE_ENDS[0]:
+            break
+        if setting not in trials.windows and fits(setting):
+            yield setting
+    while share() < _STAGE_ENDS[1]:
+        untried = [s for best in trials.ranking()[:2] for s in neighbours(best) if s not in trials.windows and fits(s)]
+        if not untried:
+            break
+        yield untried[0]
+    while share() < 1.0:
+        finalists = dict.fromkeys([*trials.ranking()[:_FINALISTS], start])
+        # All of a round, so that each has met the same machine; the one with the fewest windows goes first.
+        for setting in sorted(finalists, key=lambda s: len(trials.windows[s])):
+            if share() >= 1.0:
+                return
+            yield setting
+
+
+def neighbours(setting: Setting) -> list[Setting]:
+    """Settings that differ in one thing that does not change the environments: batches first, which matter most."""
+    s = setting
+    changed = [
+        s._replace(min_training_batch=2 * s.min_training_batch),
+        s._replace(min_training_batch=s.min_training_batch // 2),
+        s._replace(predictors=s.predictors + 1),
+        s._replace(trainers=s.trainers + 1),
+        s._replace(predictors=s.predictors - 1),
+        s._replace(trainers=s.trainers - 1),
+    ]
+    games = s.actors * s.envs_per_actor
+    if s.max_prediction_batch < games:  # else a prediction can have all of them already
+        changed.append(s._replace(max_prediction_batch=2 * s.max_prediction_batch))
+    changed.append(s._replace(max_prediction_batch=min(games, s.max_prediction_batch) // 2))
+    return [n for n in changed if n != s and min(n.predictors, n.trainers, n.max_prediction_batch) > 0]
+
+
+def games_to_try(cores: int, start: Setting) -> list[tuple[int, int]]:
+    """Actors and environments an actor: from one actor a core to four, from few environments to many.
+
+    Nearest to ``start`` first, by how many games there are in all; not so many that to make them takes too long.
+    """
+    pairs = [(n * cores, envs) for n in (1, 2, 4) for envs in (4, 8, 16, 32) if n * envs <= _MOST_GAMES_A_CORE]
+    games = start.actors * start.envs_per_actor
+    return sorted(pairs, key=lambda pair: abs(math.log(pair[0] * pair[1] / games)))

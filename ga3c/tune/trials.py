@@ -1,0 +1,120 @@
+"""Measures a setting: trains with it for some seconds, in this process, with a learning rate of 0."""
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ga3c.checkpoint import Progress
+from ga3c.config import TrainConfig
+from ga3c.envs import EnvSpec
+from ga3c.errors import WorkerError
+from ga3c.ga3c import Ga3c
+from ga3c.metrics import Meters
+from ga3c.model import Model
+from ga3c.system import Context
+from ga3c.tune.search import Setting, Window
+
+WARM_UP_S = 1.0  # after a setting was changed
+WINDOW_S = 1.0
+_START_S = 120.0  # that environments may take to be made
+_KEPT = 5  # sets of environments that are kept, waiting, for another trial
+_TICK_S = 0.1
+
+
+class Interrupted(Exception):  # noqa: N818  (no error)
+    """A signal has come."""
+
+
+class Bench:
+    """Runs settings by turns on one model; used as a context."""
+
+    def __init__(
+        self, config: TrainConfig, spec: EnvSpec, model: Model, asked_to_stop: Callable[[float], bool]
+    ) -> None:
+        """``asked_to_stop(seconds)`` waits so long, and says whether the user wants an end."""
+        self._config = config
+        self._spec = spec
+        self._model = model
+        self._asked_to_stop = asked_to_stop
+        self._systems: OrderedDict[tuple[int, int], tuple[Ga3c, Meters]] = OrderedDict()  # by actors and environments
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for system, _meters in self._systems.values():
+            system.stop()
+
+    def measure(self, setting: Setting, windows: int) -> list[Window]:
+        """Trains with ``setting`` for ``windows`` windows, after a warm-up.
+
+        Raises:
+          WorkerError: a role failed.
+          Interrupted: a signal has come.
+        """
+        config = with_setting(self._config, setting)
+        system, meters = self._system(config)
+        system.adjust(config)
+        try:
+            self._run(system, WARM_UP_S)
+            meters.rates()
+            found = []
+            for _ in range(windows):
+                self._run(system, WINDOW_S)
+                rates = meters.rates()
+                # A window without an update is one of a setting that trains less than once a second.
+                lag = rates["policy_lag_mean"]
+                found.append(Window(rates["pps"], rates["training_samples_per_s"], 0.0 if lag is None else lag))
+            return found
+        finally:
+            system.pause()
+
+    def _system(self, config: TrainConfig) -> tuple[Ga3c, Meters]:
+        """The system that has these environments; made anew if there is none, in the place of the oldest."""
+        games = (config.actors, config.envs_per_actor)
+        if games in self._systems:
+            self._systems.move_to_end(games)
+            return self._systems[games]
+        if len(self._systems) == _KEPT:
+            _, (oldest, _meters) = self._systems.popitem(last=False)
+            oldest.stop()
+        meters = Meters(self._spec.frames_per_step)
+        context = Context(config, self._spec, self._model, meters, lambda: 0.0, lambda text: None, Progress())
+        system = Ga3c(context)
+        self._systems[games] = system, meters
+        system.start()
+        deadline = time.monotonic() + _START_S
+        # Until every actor has played: a rollout of each is trained on, or waits.
+        while meters.updates < 2 or meters.env_steps < 2 * config.t_max * config.actors * config.envs_per_actor:
+            self._run(system, _TICK_S)
+            if time.monotonic() > deadline:
+                raise WorkerError(f"{games[0]} actors of {games[1]} environments have not trained in {_START_S:g} s")
+        return system, meters
+
+    def _run(self, system: Ga3c, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._asked_to_stop(min(left, _TICK_S)):
+                raise Interrupted
+            system.tick()
+            if system.failure is not None:
+                raise WorkerError(str(system.failure))
+
+
+def with_setting(config: TrainConfig, setting: Setting) -> TrainConfig:
+    """The configuration with a setting's counts and batches."""
+    return dataclasses.replace(
+        config,
+        actors=setting.actors,
+        envs_per_actor=setting.envs_per_actor,
+        predictors=setting.predictors,
+        trainers=setting.trainers,
+        min_training_batch=setting.min_training_batch,
+        max_prediction_batch=setting.max_prediction_batch,
+    )
+
+
+def setting_of(config: TrainConfig) -> Setting:
+    """The counts and batches of a configuration."""
+    return Setting(*(getattr(config, name) for name in Setting._fields))
