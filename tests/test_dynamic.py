@@ -13,7 +13,8 @@ ONE, MOST = Counts(1, 1, 1), Counts(16, 4, 4)
 
 def rate(counts):
     """Samples a second of a machine that is fastest with 6 actors, 1 predictor and 2 trainers."""
-    return 1000 - 40 * abs(counts.actors - 6) - 60 * (counts.predictors - 1) - 90 * abs(counts.trainers - 2)
+    share = min(1.0, (counts.actors / 6) ** 0.7) - 0.05 * max(0, counts.actors - 6)
+    return 1000 * share * (1 - 0.06 * (counts.predictors - 1) - 0.1 * abs(counts.trainers - 2))
 
 
 def walked(walk, measure, stays):
@@ -53,7 +54,7 @@ def test_a_climb_looks_around_again_when_the_rate_has_changed_by_itself():
     assert settled[-1] == Counts(6, 1, 2)
     walk = climb(Counts(6, 1, 2), MOST)
     calls = iter(range(10**6))
-    seen = walked(walk, lambda counts: rate(counts) if next(calls) < 60 else 0.5 * (200 + 40 * counts.actors), 300)
+    seen = walked(walk, lambda counts: rate(counts) if next(calls) < 60 else 50.0 * counts.actors, 300)
     assert seen[-1].actors > 6
 
 
