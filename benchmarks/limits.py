@@ -29,6 +29,7 @@ from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError
 from ga3c.resolve import read_options, resolve
+from ga3c.slabs import SlabLayout
 
 ENVS = (8, 16, 32)
 PREDICTION_BATCHES = (16, 32, 64, 128)
@@ -245,7 +246,9 @@ def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
 
     changed: dict[str, Any] = {"precision": job.precision, "torch_threads": job.threads}
     model, _ = build_model(dataclasses.replace(config, **changed), spec)
-    states = model.host_buffer((job.size, *spec.observation_shape), spec.observation_dtype)
+    layout = SlabLayout(1, 1, job.size, spec.observation_shape, spec.observation_dtype)
+    shape = (job.size, *layout.observation_shape)
+    states = model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
     states.copy_(torch.randint(0, 256, states.shape))
     if job.kind == "predict":
         return lambda: model.predict(states), job.size

@@ -93,7 +93,7 @@ def _grid(config: TrainConfig, spec: EnvSpec, cores: int) -> list[Setting]:
     settings = [
         start._replace(actors=n * cores, envs_per_actor=envs, min_training_batch=batch)
         for n in (1, 2, 4)
-        for envs in (8, 16)
+        for envs in (8, 16, 32)
         for batch in (80, 160, 320, 640)
     ]
     found = []

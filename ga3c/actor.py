@@ -39,7 +39,7 @@ class Actor:
             segment = port.acquire_segment()
             now = _charge(clock, ActorClock.SEGMENT, now)
             for t in range(slab.layout.t_max):
-                slab.observations[segment, t] = player.states
+                slab.write_states(segment, t, player.states)
                 slab.live[segment, t] = player.live
                 port.request_actions(segment, t, completed, player.episodes)
                 player.episodes.clear()

@@ -65,5 +65,7 @@ class Batcher:
     def _buffer(self, size: int, like: Rollouts) -> Tensor:
         if self._states is None or len(self._states) < size:
             source = like.field("observations")
-            self._states = self._model.host_buffer((size, *source.shape[2:]), str(source.dtype))
+            self._states = self._model.host_buffer(
+                (size, *source.shape[2:]), str(source.dtype), channels_last=like.layout.channels_last
+            )
         return self._states[:size]

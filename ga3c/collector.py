@@ -31,7 +31,7 @@ class Collector:
         self.seconds = dict.fromkeys(("environment", "inference", "copying"), 0.0)
         now = time.perf_counter()
         for t in range(slab.layout.t_max):
-            slab.observations[0, t] = player.states
+            slab.write_states(0, t, player.states)
             slab.live[0, t] = player.live
             now = self._charge("copying", now)
             prediction = self._model.predict(self._observations[t])

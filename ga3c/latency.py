@@ -19,6 +19,7 @@ from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.machine import machine, versions
 from ga3c.model import Batch, Model
+from ga3c.slabs import SlabLayout
 
 PREDICTION_BATCHES = (1, 4, 16, 64, 128)
 TRAINING_BATCHES = (5, 20, 80, 160)
@@ -36,8 +37,10 @@ def measure(config: TrainConfig, spec: EnvSpec) -> Curve:
     draw = torch.Generator().manual_seed(1)
 
     def states(size: int) -> torch.Tensor:
-        made = torch.randint(0, 256, (size, *spec.observation_shape), generator=draw, dtype=torch.uint8)
-        return made.to(getattr(torch, spec.observation_dtype))
+        layout = SlabLayout(1, 1, size, spec.observation_shape, spec.observation_dtype)
+        shape = (size, *layout.observation_shape)
+        made = model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
+        return made.copy_(torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8))
 
     predictions = {n: _median_s(_predicting(model, states(n))) for n in PREDICTION_BATCHES}
     updates = {n: _median_s(_updating(model, states(n), spec.num_actions)) for n in TRAINING_BATCHES}

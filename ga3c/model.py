@@ -92,9 +92,15 @@ class Model:
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.allow_tf32 = True
 
-    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        """Memory on the host to gather a batch in, pinned where copies to the device gain by it."""
-        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=self._device.type == "cuda")
+    def host_buffer(self, shape: tuple[int, ...], dtype: str, *, channels_last: bool) -> Tensor:
+        """Memory on the host to gather a batch in, pinned where copies to the device gain by it.
+
+        With ``channels_last`` images [B, C, H, W] lie in memory as they do in the slabs: a batch is gathered in whole
+        rows, and convolutions need no other copy.
+        """
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        pinned = self._device.type == "cuda"
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pinned, memory_format=layout)
 
     def predict(self, states: Tensor, *, greedy: bool = False) -> Prediction:
         """Chooses an action for each of the states [B, ...] on the host: a sample of the policy, or its mode."""

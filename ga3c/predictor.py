@@ -42,7 +42,7 @@ class Predictor:
             if states is None or len(states) < size:
                 layout = batch[0].channel.slab.layout
                 shape = (max(size, self._max_batch_size), *layout.observation_shape)
-                states = self._model.host_buffer(shape, layout.observation_dtype)
+                states = self._model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
             gathered = states.numpy()
             offset = 0
             for request in batch:

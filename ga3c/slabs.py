@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ga3c.envs import Step
 
 _ALIGNMENT_BYTES = 64  # a cache line
+_MOST_CHANNELS = 16  # of images that are kept channels-last: more are not worth a copy each
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class SlabLayout:
     envs: int
     observation_shape: tuple[int, ...]
     observation_dtype: str
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether states [C, H, W] lie in memory as [H, W, C]: as convolutions on a CPU read them.
+
+        The actor's one copy turns them; each prediction and update would have to otherwise, which costs twice as much.
+        """
+        shape = self.observation_shape
+        return len(shape) == 3 and shape[0] <= _MOST_CHANNELS < min(shape[1:])
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name to (shape, dtype) of every array in the slab, in the order in which they lie in memory."""
@@ -69,7 +79,7 @@ class Slab:
     """Views of one slab's arrays.
 
     Attributes (S segments, T steps, K environments):
-      observations: [S, T, K, ...] s_t. Written by the actor.
+      observations: [S, T, K, ...] s_t, images channels-last in memory. Written by the actor.
       live: [S, T, K] bool, whether step t is a transition (see ``returns``). Written by the actor.
       rewards: [S, T, K] r_t, as trained on (clipped where that is asked for). Written by the actor.
       terminated, truncated: [S, T, K] bool, how the episode ended after step t, if it did. Written by the actor.
@@ -97,8 +107,22 @@ class Slab:
         memory = mmap.mmap(-1 if fd is None else fd, layout.nbytes)  # unmapped when the last view is gone
         offset = 0
         for name, (shape, dtype) in layout.fields().items():
-            setattr(self, name, np.ndarray(shape, dtype, memory, offset))
+            if name == "observations" and layout.channels_last:
+                *others, channels, height, width = shape
+                turned = np.ndarray((*others, height, width, channels), dtype, memory, offset)
+                self.observations = np.moveaxis(turned, -1, -3)
+            else:
+                setattr(self, name, np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
+
+    def write_states(self, segment: int, t: int, states: NDArray[np.generic]) -> None:
+        """Writes the states [K, ...] of step ``t``."""
+        kept = self.observations[segment, t]
+        if not self.layout.channels_last:
+            kept[...] = states
+            return
+        for channel in range(states.shape[1]):  # three times as fast as numpy's own copy of all of them
+            kept[:, channel] = states[:, channel]
 
     def write_outcome(self, segment: int, t: int, step: Step) -> None:
         """Writes what followed the actions of step ``t``."""
@@ -115,6 +139,11 @@ class Rollouts:
         self._slab = slab
         self._segment = segment
         self._release = release
+
+    @property
+    def layout(self) -> SlabLayout:
+        """Of the slab."""
+        return self._slab.layout
 
     @property
     def count(self) -> int:

@@ -33,7 +33,7 @@ ALLOWED = {
     "metrics": {"envs", "machine"},
     "model": {"choices", "curves", "errors", "losses", "metrics", "optim"},
     "simulated": {"choices", "curves", "losses", "metrics", "model"},
-    "latency": {"build", "config", "curves", "envs", "errors", "machine", "model"},
+    "latency": {"build", "config", "curves", "envs", "errors", "machine", "model", "slabs"},
     "build": {"config", "curves", "envs", "model", "networks", "optim", "simulated"},
     "batches": {"model", "returns", "slabs"},
     "actor": {"channels", "envs", "slabs"},

@@ -166,7 +166,7 @@ class SlowModel:
         self.trained = Counter()
         self.answered = {}  # states, with the version that chose their actions
 
-    def host_buffer(self, shape, dtype):
+    def host_buffer(self, shape, dtype, *, channels_last):
         return torch.empty(shape, dtype=getattr(torch, dtype))
 
     def predict(self, states):

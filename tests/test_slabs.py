@@ -1,6 +1,7 @@
 import os
 
 import numpy as np
+import pytest
 
 from ga3c.slabs import Slab, SlabLayout, create_slab_memory
 
@@ -42,3 +43,20 @@ def test_a_slab_needs_no_room_in_dev_shm_and_vanishes_with_its_last_user():
     os.close(fd)
     slab.rewards[...] = 3.0
     assert set(os.listdir("/dev/shm")) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "last"),
+    [((4, 84, 84), True), ((1, 64, 96), True), ((84, 84, 3), False), ((4,), False), ((64, 32, 32), False)],
+)
+def test_images_are_kept_channels_last_and_read_as_they_were_written(shape, last):
+    layout = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=shape, observation_dtype="uint8")
+    slab = Slab(layout)
+    states = np.random.default_rng(1).integers(0, 256, (2, *shape), np.uint8)
+    slab.write_states(1, 2, states)
+    assert layout.channels_last is last
+    np.testing.assert_array_equal(slab.observations[1, 2], states)
+    in_memory = np.moveaxis(slab.observations[1, 2], 1, -1) if last else slab.observations[1, 2]
+    assert in_memory.flags.c_contiguous
+    assert not slab.observations[0].any()
+    assert not slab.observations[1, :2].any()

@@ -37,7 +37,7 @@ class FakeModel:
         self.version = 7
         self.trained = []
 
-    def host_buffer(self, shape, dtype):
+    def host_buffer(self, shape, dtype, *, channels_last):
         return torch.zeros(shape, dtype=getattr(torch, dtype))
 
     def predict(self, states):
