@@ -36,6 +36,7 @@ from ga3c.presets import default_config, in_mode
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.system import Context
 from ga3c.worker import Replica, Report, diversify, stay_on_one_core
+from tests.running import wait_for
 
 SYSTEMS = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 LOSS = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
@@ -293,15 +294,16 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
 
     try:
         updates_after(10)
-        for _ in range(3):
+        for kills in range(1, 4):
             victim = system.workers.pids()[0]
             os.kill(victim, signal.SIGKILL)
             updates_after(meters.updates + 20)
-            assert victim not in system.workers.pids()
+            # Both are told a little later.
+            assert wait_for(lambda victim=victim: victim not in system.workers.pids())
+            assert wait_for(lambda kills=kills: sum("dropped: it died" in line for line in said) == kills), said
     finally:
         system.stop()
     system.tick()
-    assert sum("dropped: it died" in line for line in said) == 3
     # An update that was applied but not reported is one of a killed worker.
     assert 0 <= model.version - meters.updates <= 3 + config.actors
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
