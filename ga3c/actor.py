@@ -24,7 +24,7 @@ class Actor:
         self._port = port
 
     def run(self) -> None:
-        """Plays until the learner closes the channel or asks to stop."""
+        """Plays until the learner closes the channel, or asks the actor to leave and the last rollout is complete."""
         with contextlib.suppress(ChannelClosed):
             self._play()
         # Its environments end with the process: closing them by hand could only hang or fail.
@@ -38,15 +38,21 @@ class Actor:
             now = _charge(clock, ActorClock.ENVIRONMENT, now)
             segment = port.acquire_segment()
             now = _charge(clock, ActorClock.SEGMENT, now)
+            # The answer to the last request completes the last rollout; what is not played is no step.
+            is_last = port.leaving
+            if is_last and completed == NO_SEGMENT:
+                return
             for t in range(slab.layout.t_max):
                 slab.write_states(segment, t, player.states)
-                slab.live[segment, t] = player.live
+                slab.live[segment, t] = player.live & (not is_last)
                 port.request_actions(segment, t, completed, player.episodes)
                 player.episodes.clear()
                 completed = NO_SEGMENT
                 now = _charge(clock, ActorClock.ENVIRONMENT, now)
                 port.wait_for_actions()
                 now = _charge(clock, ActorClock.PREDICTION, now)
+                if is_last:
+                    return
                 slab.write_outcome(segment, t, player.step(slab.actions[segment, t]))
             completed = segment
 

@@ -29,7 +29,7 @@ _KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
 
 
 class ChannelClosed(Exception):  # noqa: N818  (an end, not an error)
-    """The other end of a channel is gone, or asked this one to stop."""
+    """The other end of a channel is gone."""
 
 
 class RemoteError(Exception):
@@ -47,10 +47,15 @@ class RemoteError(Exception):
 
 
 class ActorPort:
-    """The actor's end of its channel: asks for actions, waits for them, and for segments to write into."""
+    """The actor's end of its channel: asks for actions, waits for them, and for segments to write into.
+
+    Attributes:
+      leaving: whether the learner has asked the actor to leave; noted while it waits.
+    """
 
     def __init__(self, end: socket.socket, segments: int) -> None:
         """``end`` is the actor's end of the pair; ``segments`` the number of segments in its slab."""
+        self.leaving = False
         self._socket = end
         self._free = deque(range(segments))
 
@@ -58,7 +63,7 @@ class ActorPort:
         """Returns a segment to write into; waits until a trainer has released one. This is the back-pressure.
 
         Raises:
-          ChannelClosed: the learner is gone or asked the actor to stop.
+          ChannelClosed: the learner is gone.
         """
         while not self._free:
             self._receive()
@@ -84,7 +89,7 @@ class ActorPort:
         """Waits until the actions of the last request are in the slab.
 
         Raises:
-          ChannelClosed: the learner is gone or asked the actor to stop.
+          ChannelClosed: the learner is gone.
         """
         while self._receive() != _KIND_ACT:
             pass
@@ -96,7 +101,7 @@ class ActorPort:
             raise ChannelClosed("the learner is gone") from error
 
     def _receive(self) -> bytes:
-        """Waits for one message and returns its kind; a release is noted here."""
+        """Waits for one message and returns its kind; a release, and the wish that it leave, are noted here."""
         try:
             message = self._socket.recv(_RELEASE.size)
         except OSError as error:
@@ -104,8 +109,10 @@ class ActorPort:
         kind = message[:1]
         if kind == _KIND_RELEASE:
             self._free.append(_RELEASE.unpack(message)[1])
+        elif kind == _KIND_STOP:
+            self.leaving = True
         elif kind != _KIND_ACT:
-            raise ChannelClosed("stopped by the learner" if kind == _KIND_STOP else "the learner is gone")
+            raise ChannelClosed("the learner is gone")
         return kind
 
 
@@ -233,7 +240,7 @@ class ActorChannel:
         self._send(_RELEASE.pack(_KIND_RELEASE, segment))
 
     def stop(self) -> None:
-        """Asks the actor to end."""
+        """Asks the actor to leave, once its rollout is complete."""
         self._send(_KIND_STOP)
 
     def close(self) -> None:

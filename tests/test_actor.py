@@ -36,10 +36,15 @@ class Script:
 class Port:
     """Answers each request with the number of the request as the action; closes after ``limit``."""
 
-    def __init__(self, slab, limit):
+    def __init__(self, slab, limit, leave_after=None):
         self.slab, self.limit = slab, limit
+        self.leave_after = leave_after  # requests
         self.requests = []
         self.segments = iter(range(1000))
+
+    @property
+    def leaving(self):
+        return self.leave_after is not None and len(self.requests) >= self.leave_after
 
     def acquire_segment(self):
         return next(self.segments) % self.slab.layout.segments
@@ -53,12 +58,12 @@ class Port:
             raise ChannelClosed
 
 
-def play(steps, t_max=2, segments=2):
+def play(steps, t_max=2, segments=2, leave_after=None):
     layout = SlabLayout(segments, t_max, 1, (1,), "float32")
     fd = create_slab_memory(layout)
     slab = Slab(layout, fd)
     os.close(fd)
-    port, env = Port(slab, len(steps)), Script(steps)
+    port, env = Port(slab, len(steps), leave_after), Script(steps)
     Actor(env, slab, port).run()
     return slab, port, env
 
@@ -151,6 +156,20 @@ def test_time_in_the_environment_is_not_called_waiting():
     Actor(Slow([NOTHING] * 10), slab, Port(slab, 10)).run()
     assert slab.clock[ActorClock.ENVIRONMENT] > 0.19
     assert slab.clock[ActorClock.SEGMENT] < 0.02
+
+
+@pytest.mark.parametrize("leave_after", [1, 2])
+def test_an_actor_that_is_asked_to_leave_completes_its_rollout_and_begins_no_other(leave_after):
+    slab, port, env = play([NOTHING] * 10, leave_after=leave_after)
+    assert [r[:3] for r in port.requests] == [(0, 0, NO_SEGMENT), (0, 1, NO_SEGMENT), (1, 0, 0)]
+    assert len(env.actions) == 2
+    assert slab.live[0].all()
+    assert not slab.live[1, 0].any(), "what is not played is no step"
+
+
+def test_an_actor_that_is_asked_to_leave_before_it_has_played_asks_for_nothing():
+    _, port, env = play([NOTHING] * 4, leave_after=0)
+    assert port.requests == env.actions == []
 
 
 def test_an_actor_process_has_no_torch():

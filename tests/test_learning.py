@@ -114,6 +114,9 @@ def test_roles_can_be_added_and_removed_while_it_runs(counts):
     finally:
         system.stop()
     assert system.failure is None
+    account = system.account()
+    assert account.dropped == {}, "those that left took steps with them"
+    assert meters.env_steps == meters.samples + account.in_flight
 
 
 def test_evaluation_plays_each_environments_share_of_whole_games():

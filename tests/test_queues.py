@@ -256,11 +256,15 @@ def test_close_wakes_an_actor_that_waits_for_a_segment():
         assert isinstance(waiting(), ChannelClosed)
 
 
-def test_stop_ends_an_actor_while_it_waits():
+def test_an_actor_that_is_asked_to_leave_still_gets_its_answer():
     with prediction_queue() as (_, [(port, channel, _)], _, _):
         waiting = in_thread(port.wait_for_actions)
         channel.stop()
-        assert isinstance(waiting(), ChannelClosed)
+        with pytest.raises(AssertionError, match="still waiting"):
+            waiting(timeout=0.2)
+        assert port.leaving
+        channel.reply()
+        assert waiting() is None
 
 
 def rollouts(index=0):
