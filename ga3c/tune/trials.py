@@ -104,15 +104,7 @@ class Bench:
 
 def with_setting(config: TrainConfig, setting: Setting) -> TrainConfig:
     """The configuration with a setting's counts and batches."""
-    return dataclasses.replace(
-        config,
-        actors=setting.actors,
-        envs_per_actor=setting.envs_per_actor,
-        predictors=setting.predictors,
-        trainers=setting.trainers,
-        min_training_batch=setting.min_training_batch,
-        max_prediction_batch=setting.max_prediction_batch,
-    )
+    return dataclasses.replace(config, **setting._asdict())
 
 
 def setting_of(config: TrainConfig) -> Setting:
