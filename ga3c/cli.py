@@ -17,11 +17,11 @@ import tyro
 
 from ga3c.config import TrainConfig
 from ga3c.curves import Curve
+from ga3c.display import say_error
 from ga3c.envs import EnvError, EnvSpec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.launch import launching
 from ga3c.options import parse
-from ga3c.report import say_error
 from ga3c.resolve import read_options, resolve
 
 if TYPE_CHECKING:

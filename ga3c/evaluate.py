@@ -6,13 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ga3c.checkpoint import load_network, read_newest
 from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
-from ga3c.model import Model, place, resolve_device, resolve_precision
-from ga3c.networks import build_network
-from ga3c.optim import build_optimiser
+from ga3c.policy import Policy, load_policy
 
 MAX_ENVS = 16
 
@@ -63,33 +59,18 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
     Raises:
       UsageError: there is no such checkpoint, or it cannot be used.
     """
-    (checkpoint, path), _ = read_newest(path, lambda checkpoint, path: (checkpoint, path))
-    config = replace(checkpoint.config.env_config(), reward_clip=False, episodic_life=False)
+    policy = load_policy(path, device=device, seed=seed)
+    config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
-    where = resolve_device(device)
-    torch.manual_seed(seed)
-    network = build_network(
-        checkpoint.config.network, spec.observation_shape, spec.num_actions, checkpoint.config.initialisation
-    )
-    load_network(checkpoint, network, path)
-    network = place(network, where)
-    model = Model(
-        network,
-        build_optimiser("adam", network.parameters(), 0.0, 0.999, 1e-8),
-        checkpoint.config.loss_config(),
-        max_grad_norm=0.0,
-        device=where,
-        precision=resolve_precision("auto", where),
-    )
     num_envs = min(MAX_ENVS, episodes)
     env = make_env(config, env_seeds(seed, 0, 0, num_envs))
     try:
-        returns, lengths = play(model, env, episodes, greedy=greedy)
+        returns, lengths = play(policy, env, episodes, greedy=greedy)
     finally:
         env.close()
     return Evaluation(
-        checkpoint=str(path),
-        env_steps=checkpoint.progress.env_steps,
+        checkpoint=str(policy.path),
+        env_steps=policy.env_steps,
         protocol=spec.protocol,
         greedy=greedy,
         returns=returns,
@@ -98,7 +79,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
     )
 
 
-def play(model: Model, env: VectorEnv, episodes: int, *, greedy: bool) -> tuple[list[float], list[int]]:
+def play(policy: Policy, env: VectorEnv, episodes: int, *, greedy: bool) -> tuple[list[float], list[int]]:
     """Plays a fixed share of the games in each environment, so that short games are not counted more often.
 
     Returns the returns and the lengths in agent steps, ordered by environment and time.
@@ -109,8 +90,7 @@ def play(model: Model, env: VectorEnv, episodes: int, *, greedy: bool) -> tuple[
     live = np.ones(env.num_envs, np.bool_)
     states = env.reset()
     while any(len(done) < wanted for done, wanted in zip(games, quota, strict=True)):
-        prediction = model.predict(torch.from_numpy(np.ascontiguousarray(states)), greedy=greedy)
-        step = env.step(prediction.actions)
+        step = env.step(policy.act(states, greedy=greedy))
         game_return += step.game_rewards
         length += live
         for k in np.flatnonzero(step.game_over):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from ga3c.config import TrainConfig
+from ga3c.display import say_error
 from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
 from ga3c.presets import most_counts
-from ga3c.report import say_error
 from ga3c.rlimits import provide_descriptors
 from ga3c.sampler import Sampler
 

@@ -102,8 +102,8 @@ class Model:
         pinned = self._device.type == "cuda"
         return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pinned, memory_format=layout)
 
-    def predict(self, states: Tensor, *, greedy: bool = False) -> Prediction:
-        """Chooses an action for each of the states [B, ...] on the host: a sample of the policy, or its mode."""
+    def predict(self, states: Tensor) -> Prediction:
+        """Draws an action of the policy for each of the states [B, ...] on the host."""
         with torch.inference_mode():
             states = states.to(self._device, non_blocking=True)
             with self._weights.reading(), self._autocast():
@@ -112,11 +112,10 @@ class Model:
             # One transfer brings both. What follows is a few numbers: numpy costs less than launches, or calls that
             # give the interpreter's lock to other threads.
             both = torch.cat((logits, values.unsqueeze(1)), dim=1).float().cpu().numpy()
-        preferences, values = both[:, :-1], both[:, -1]
-        if not greedy:
-            # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
-            preferences = preferences - np.log(self._generator().standard_exponential(preferences.shape, np.float32))
-        return Prediction(preferences.argmax(axis=1), values, version)
+        logits, values = both[:, :-1], both[:, -1]
+        # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
+        noise = -np.log(self._generator().standard_exponential(logits.shape, np.float32))
+        return Prediction((logits + noise).argmax(axis=1), values, version)
 
     def _generator(self) -> np.random.Generator:
         """The thread's own (numpy's are not safe to share), seeded from torch's at its first use."""

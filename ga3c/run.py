@@ -29,6 +29,7 @@ from ga3c.checkpoint import (
 )
 from ga3c.config import TrainConfig
 from ga3c.curves import is_simulated
+from ga3c.display import Display, make_display
 from ga3c.envs import EnvError, EnvSpec, env_seeds, make_env
 from ga3c.errors import UsageError, WorkerError
 from ga3c.forkserver import ForkServer
@@ -38,7 +39,6 @@ from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model
 from ga3c.networks import ConvNetwork
 from ga3c.presets import check_out
-from ga3c.report import Display, make_display
 from ga3c.sampler import Sampler
 from ga3c.signals import Signals
 from ga3c.supervisor import MAX_DEATHS

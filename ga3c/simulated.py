@@ -91,9 +91,8 @@ class SimulatedModel(Model):
         self._timeline = timeline
         self._num_actions = num_actions
 
-    def predict(self, states: Tensor, *, greedy: bool = False) -> Prediction:
+    def predict(self, states: Tensor) -> Prediction:
         """Random actions, values of 0, after the time that a batch of ``states`` takes."""
-        del greedy
         version = self.version
         self._timeline.serve(self._curve.prediction.seconds(len(states)))
         actions = self._generator().integers(0, self._num_actions, len(states))

@@ -60,18 +60,19 @@ ALLOWED = {
     "sampler": {
         "actor", "channels", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
-    "launch": {"config", "envs", "forkserver", "presets", "report", "rlimits", "run", "sampler"},
+    "launch": {"config", "envs", "forkserver", "presets", "display", "rlimits", "run", "sampler"},
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},
     "a2c": {"batches", "collector", "envs", "supervisor", "system"},
     "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "sampler", "supervisor"},
     "bottleneck": set(),
-    "report": {"bottleneck"},
+    "display": {"bottleneck"},
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "forkserver", "ga3c",
-        "machine", "metrics", "model", "networks", "presets", "report", "sampler", "signals", "supervisor",
+        "machine", "metrics", "model", "networks", "presets", "display", "sampler", "signals", "supervisor",
         "system", "watchdog",
     },
-    "evaluate": {"checkpoint", "envs", "model", "networks", "optim"},
+    "policy": {"checkpoint", "config", "envs", "errors", "model", "networks"},
+    "evaluate": {"envs", "policy"},
     "compare": {"compare.command"},
     "compare.cells": set(),
     "compare.figures": set(),
@@ -91,7 +92,7 @@ ALLOWED = {
     "compare.charts_over_time": {"compare.cells", "compare.chart_style", "compare.figures"},
     "compare.command": {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
-        "errors", "options", "report",
+        "errors", "options", "display",
     },
     "resolve": {"choices", "config", "curves", "envs", "model", "options", "presets", "watchdog"},
     "tune": {"tune.command"},
@@ -101,13 +102,13 @@ ALLOWED = {
     },
     "tune.report": {"tune.search"},
     "tune.command": {
-        "build", "config", "envs", "errors", "machine", "options", "presets", "report", "resolve",
+        "build", "config", "envs", "errors", "machine", "options", "presets", "display", "resolve",
         "rlimits", "signals", "tune.report", "tune.search", "tune.trials",
     },
     "dynamic": {"choices"},
     "cli": {
         "compare", "config", "curves", "envs", "errors", "evaluate", "latency", "launch", "model",
-        "networks", "options", "report", "resolve", "tune",
+        "networks", "options", "display", "resolve", "tune",
     },
 }  # fmt: skip
 WITHOUT_TORCH = [

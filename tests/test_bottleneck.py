@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from ga3c.bottleneck import find_bottleneck
+from ga3c.display import draw_panel
 from ga3c.machine import CoreClock
 from ga3c.metrics import Meters
-from ga3c.report import draw_panel
 
 
 def rates(*, actor=0.5, predictor=0.5, trainer=0.5, cores=0.5, segments=0.0):

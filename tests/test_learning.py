@@ -124,10 +124,8 @@ def test_evaluation_plays_each_environments_share_of_whole_games():
     from ga3c.evaluate import play
 
     class First:
-        def predict(self, states, *, greedy):
-            from ga3c.model import Prediction
-
-            return Prediction(np.ones(len(states), np.int64), np.zeros(len(states), np.float32), 0)
+        def act(self, states, *, greedy):
+            return np.ones(len(states), np.int64)
 
     env = make_env(EnvConfig("tests.tiny_envs:TerminalReward-v0"), env_seeds(1, 0, 0, 4))
     returns, lengths = play(First(), env, 10, greedy=False)

@@ -9,9 +9,9 @@ from ga3c.compare.grid import Stopped, check_folder, compare, failures
 from ga3c.compare.options import CompareOptions, resolve
 from ga3c.compare.record import read_records
 from ga3c.compare.report import speed_up_lines, write_report
+from ga3c.display import say_error
 from ga3c.errors import UsageError
 from ga3c.options import parse_known
-from ga3c.report import say_error
 
 EXTRA = ("matplotlib", "scipy")
 
