@@ -224,7 +224,7 @@ def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> N
 def _device(config: TrainConfig) -> str:
     if is_simulated(config.device):
         return "cpu"
-    from ga3c.model import resolve_device
+    from ga3c.device import resolve_device
 
     return resolve_device(config.device).type
 

@@ -23,14 +23,9 @@ class Batcher:
 
     def gather(self, rollouts: Sequence[Rollouts]) -> Batch:
         """Copies rollouts into one batch. Samples are ordered by rollouts, step, environment."""
-        size = sum(r.samples for r in rollouts)
-        states = self._buffer(size, rollouts[0])
-        gathered = states.numpy()
-        offset = 0
-        for r in rollouts:
-            source = r.field("observations")
-            gathered[offset : offset + r.samples] = source.reshape(r.samples, *source.shape[2:])
-            offset += r.samples
+        states = self._model.recall(rollouts)
+        if states is None:
+            states = self._gather_states(rollouts)
 
         def flat(name: str) -> np.ndarray:
             return np.concatenate([r.field(name).reshape(-1) for r in rollouts])
@@ -43,6 +38,16 @@ class Batcher:
             live=torch.from_numpy(flat("live")),
             versions=versions,
         )
+
+    def _gather_states(self, rollouts: Sequence[Rollouts]) -> Tensor:
+        states = self._buffer(sum(r.samples for r in rollouts), rollouts[0])
+        gathered = states.numpy()
+        offset = 0
+        for r in rollouts:
+            source = r.field("observations")
+            gathered[offset : offset + r.samples] = source.reshape(r.samples, *source.shape[2:])
+            offset += r.samples
+        return states
 
     def _returns(self, rollouts: Sequence[Rollouts]) -> np.ndarray:
         """[B] targets of all rollouts, computed at once over [T, sum of K]."""

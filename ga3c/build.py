@@ -6,8 +6,9 @@ import torch
 
 from ga3c.config import TrainConfig
 from ga3c.curves import find_curve, is_simulated
+from ga3c.device import keep_freed_memory, place, resolve_device, resolve_precision
 from ga3c.envs import EnvSpec
-from ga3c.model import Model, keep_freed_memory, place, resolve_device, resolve_precision
+from ga3c.model import Model
 from ga3c.networks import build_network, cost
 from ga3c.optim import build_optimiser
 from ga3c.simulated import SimulatedModel, Timeline
@@ -52,6 +53,7 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
             max_grad_norm=config.max_grad_norm,
             device=home,
             precision=precision,
+            several_threads=config.mode == "ga3c",
         )
     facts = {
         "device": config.device if simulated else str(device),

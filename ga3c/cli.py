@@ -151,8 +151,8 @@ def _networks(arguments: list[str]) -> int:
     options = parse(NetworksOptions, arguments, "ga3c networks")
     import torch
 
+    from ga3c.device import resolve_device
     from ga3c.latency import check_writable, measure, write_curves
-    from ga3c.model import resolve_device
     from ga3c.networks import NETWORKS, build_network, cost
 
     fits = options.fit or options.out is not None

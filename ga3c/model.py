@@ -1,4 +1,4 @@
-"""The one resident network: predicts for every actor, is updated by every trainer. The only room that knows devices.
+"""The one resident network: predicts for every actor, is updated by every trainer.
 
 Who excludes whom:
 
@@ -7,13 +7,13 @@ Who excludes whom:
   advance the version, so a prediction belongs to exactly one version.
 * Updates exclude each other from forward to step, because autograd raises when another step changes weights in between.
 
-Copies between slabs and batches happen outside every lock.
+Copies between slabs and batches happen outside every lock. On a CUDA device that several threads use, what the locks
+say holds for the device's work too: see ``cuda``.
 """
 
 import copy
-import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,12 +23,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ga3c.choices import LossConfig, Precision, check_device
-from ga3c.curves import is_simulated
-from ga3c.errors import UsageError
+from ga3c.choices import LossConfig, Precision
+from ga3c.cuda import InOrder, Recordings, Streams
 from ga3c.losses import actor_critic_loss
 from ga3c.metrics import UpdateFigures
 from ga3c.optim import set_learning_rate
+from ga3c.resident import Place, ResidentStates
+from ga3c.slabs import Rollouts
+
+_RESIDENT_SHARE = 0.25  # of a device's free memory, at most, for states that stay there
 
 
 class Prediction(NamedTuple):
@@ -41,7 +44,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What an update learns from, B samples on the host.
+    """What an update learns from, B samples; the states may be on the device already, the rest is on the host.
 
     Attributes:
       states: [B, ...].
@@ -74,8 +77,19 @@ class Model:
         max_grad_norm: float,
         device: torch.device,
         precision: Precision,
+        several_threads: bool = False,
     ) -> None:
-        """``network`` is on ``device`` already; ``max_grad_norm`` 0 means no clipping; ``precision`` is resolved."""
+        """Prepares what threads share.
+
+        Args:
+          network: is on ``device`` already.
+          optimiser: of its parameters.
+          loss: what is minimised.
+          max_grad_norm: of the gradient; 0 means no clipping.
+          device: where it computes.
+          precision: resolved.
+          several_threads: predict and update; a CUDA device then works for all of them side by side.
+        """
         self.network = network
         self.optimiser = optimiser
         self.version = 0
@@ -85,9 +99,18 @@ class Model:
         self._device = device
         self._bf16 = precision == "bf16"
         self._weights = _ReadersWriterLock()  # guards the weights and the version
-        self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before _weights
+        self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before the next two
+        self._stepping = threading.Lock()  # held by a step, or by who wants none; taken before _weights
         self._threads = threading.local()
         self._served = _with_bf16_weights(network) if self._bf16 else network  # what predicts
+        self._order = InOrder()
+        self._recordings: Recordings | None = None
+        self.resident: ResidentStates | None = None
+        if several_threads and device.type == "cuda":
+            self._order = Streams(device)
+            self._recordings = Recordings(self._forward, device)
+            free_bytes, _ = torch.cuda.mem_get_info(device)
+            self.resident = ResidentStates(device, int(_RESIDENT_SHARE * free_bytes))
         if precision == "tf32":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.allow_tf32 = True
@@ -102,20 +125,51 @@ class Model:
         pinned = self._device.type == "cuda"
         return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pinned, memory_format=layout)
 
-    def predict(self, states: Tensor) -> Prediction:
-        """Draws an action of the policy for each of the states [B, ...] on the host."""
-        with torch.inference_mode():
-            states = states.to(self._device, non_blocking=True)
-            with self._weights.reading(), self._autocast():
-                logits, values = self._served(states)
+    def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
+        """Draws an action of the policy for each of the states [B, ...] on the host.
+
+        ``places`` are where they come from, in that order, if they are to be trained on: see ``recall``.
+        """
+        with torch.inference_mode(), self._order.predicting():
+            self._record_if_needed(states)
+            with self._weights.reading(), self._order.reading():
+                outputs, states = self._outputs(states)
                 version = self.version
+            if self.resident is not None:
+                self.resident.keep(places, states)
             # One transfer brings both. What follows is a few numbers: numpy costs less than launches, or calls that
             # give the interpreter's lock to other threads.
-            both = torch.cat((logits, values.unsqueeze(1)), dim=1).float().cpu().numpy()
+            both = outputs.cpu().numpy()
         logits, values = both[:, :-1], both[:, -1]
         # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
         noise = -np.log(self._generator().standard_exponential(logits.shape, np.float32))
         return Prediction((logits + noise).argmax(axis=1), values, version)
+
+    def _outputs(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and values in one tensor [B, A + 1], and the states, both on the device."""
+        recording = self._recordings and self._recordings.find(len(states))
+        if recording:
+            return recording.replay(states)
+        states = states.to(self._device, non_blocking=True)
+        return self._forward(states), states
+
+    def _forward(self, states: Tensor) -> Tensor:
+        with self._autocast():
+            logits, values = self._served(states)
+        return torch.cat((logits, values.unsqueeze(1)), dim=1).float()
+
+    def _record_if_needed(self, states: Tensor) -> None:
+        """Before the weights are locked for reading: updates are held meanwhile, whose lock comes first."""
+        if self._recordings is not None and self._recordings.wants(len(states)):
+            with self._updating, self._order.reading():
+                self._recordings.record(states)
+
+    def recall(self, rollouts: Sequence[Rollouts]) -> Tensor | None:
+        """The states [B, ...] of complete rollouts, if they have stayed on the device since they were predicted for."""
+        if self.resident is None:
+            return None
+        with self._order.gathering():
+            return self.resident.gather(rollouts)
 
     def _generator(self) -> np.random.Generator:
         """The thread's own (numpy's are not safe to share), seeded from torch's at its first use."""
@@ -130,11 +184,11 @@ class Model:
         Raises:
           NonFiniteLossError: with the statistics of the batch; nothing was changed.
         """
-        states, actions, returns, live = (
-            tensor.to(self._device, non_blocking=True)
-            for tensor in (batch.states, batch.actions, batch.returns, batch.live)
-        )
-        with self._updating:
+        with self._updating, self._order.updating():
+            states, actions, returns, live = (
+                tensor.to(self._device, non_blocking=True)
+                for tensor in (batch.states, batch.actions, batch.returns, batch.live)
+            )
             with self._autocast():
                 logits, values = self.network(states)
             loss = actor_critic_loss(logits, values, actions, returns, live, self._loss)
@@ -160,7 +214,7 @@ class Model:
 
     def _step(self) -> int:
         """Applies the gradients and returns the version that they were applied to; the caller holds updates."""
-        with self._weights.writing():
+        with self._stepping, self._weights.writing(), self._order.writing():
             self.optimiser.step()
             self._publish()
             self.version += 1
@@ -169,9 +223,11 @@ class Model:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Holds predictions and updates while the caller changes the network's weights or buffers by hand."""
-        with self._updating, self._weights.writing():
+        with self._updating, self._stepping, self._weights.writing():
+            self._order.finish()
             yield
             self._publish()
+            self._order.finish()
 
     def _publish(self) -> None:
         """Copies the weights to where predictions read them; the caller holds the lock for writing."""
@@ -186,13 +242,18 @@ class Model:
     def paused(self, timeout_s: float) -> Iterator[None]:
         """Holds optimiser steps, so that weights, statistics and version belong together while they are read.
 
-        What an update computes before its step goes on meanwhile, however long it takes.
+        Predictions, and what an update computes before its step, go on meanwhile, however long it takes.
 
         Raises:
           TimeoutError: a step has not ended in time.
         """
-        with self._weights.reading(timeout_s):
+        if not self._stepping.acquire(timeout=timeout_s):
+            raise TimeoutError(f"the weights have been written to for {timeout_s:g} s")
+        try:
+            self._order.finish()
             yield
+        finally:
+            self._stepping.release()
 
     def _autocast(self) -> torch.autocast:
         # The cache of casted weights is shared by threads: with it, a prediction during an update would read weights
@@ -219,66 +280,6 @@ def _describe(figures: list[float], batch: Batch) -> str:
     return "the loss is not finite: " + ", ".join(parts)
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a network to where it runs, in the layout in which convolutions are fastest."""
-    network.to(device)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to keep the memory that is freed, for the whole process.
-
-    A batch's activations are large: given back to the kernel, they are mapped and zeroed page by page again in every
-    update, a fifth of its time on a CPU.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        # M_ARENA_MAX: the arenas of threads are too small for it. The rest are in bytes.
-        m_arena_max, m_mmap_threshold, m_trim_threshold, m_top_pad = -8, -3, -1, -2
-        libc.mallopt(m_arena_max, 1)
-        libc.mallopt(m_mmap_threshold, 32 << 20)
-        libc.mallopt(m_trim_threshold, 1 << 30)
-        libc.mallopt(m_top_pad, 64 << 20)
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-      UsageError: there is no such device.
-    """
-    check_device(name)
-    if is_simulated(name):
-        raise UsageError(f"--device: got {name!r}, which computes nothing; auto, cpu, cuda or cuda:N would be right")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UsageError(
-            f"--device: got {name!r}, but this machine has {count} CUDA devices; auto or cpu would be right"
-        )
-    return device
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """``auto`` is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32.
-
-    Raises:
-      UsageError: the device cannot do it.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            return "tf32"
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
-    if precision == "tf32" and device.type != "cuda":
-        raise UsageError(f"--precision: tf32 needs --device cuda, got {device}; fp32 or bf16 would be right")
-    return precision
-
-
 class _ReadersWriterLock:
     """Any number of readers or one writer; a writer that waits goes before readers that come later.
 
@@ -292,10 +293,9 @@ class _ReadersWriterLock:
         self._writing = False
 
     @contextmanager
-    def reading(self, timeout_s: float | None = None) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._writers == 0, timeout_s):
-                raise TimeoutError(f"the weights have been written to for {timeout_s:g} s")
+            self._changed.wait_for(lambda: self._writers == 0)
             self._readers += 1
         try:
             yield

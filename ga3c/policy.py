@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ga3c.checkpoint import Checkpoint, load_network, read_newest
 from ga3c.config import TrainConfig
+from ga3c.device import place, resolve_device
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError
-from ga3c.model import place, resolve_device
 from ga3c.networks import build_network
 
 
@@ -77,7 +77,8 @@ class Policy:
         """
         observations = np.asarray(observations)
         if observations.shape == self.spec.observation_shape:
-            return self.act(observations[np.newaxis], greedy=greedy)[0]
+            (action,) = self.act(observations[np.newaxis], greedy=greedy)
+            return np.asarray(action)
         return self.choose(self.judge(observations), greedy=greedy)
 
     def choose(self, judgement: Judgement, *, greedy: bool = False) -> NDArray[np.int64]:
@@ -86,7 +87,7 @@ class Policy:
         if not greedy:
             # Exponential races: the smallest of Exp(1) / p is action a with probability p(a).
             weights = weights / self._draw.standard_exponential(weights.shape, np.float32)
-        return weights.argmax(axis=1)
+        return np.asarray(weights.argmax(axis=1))
 
 
 def load_policy(path: Path, *, device: str = "auto", seed: int = 0) -> Policy:

@@ -10,6 +10,7 @@ from ga3c.channels import NO_SEGMENT, Request
 from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.queues import PredictionQueue, TrainingQueue
+from ga3c.resident import Place
 from ga3c.slabs import Rollouts
 
 
@@ -50,7 +51,8 @@ class Predictor:
                 gathered[offset : offset + request.size] = source
                 offset += request.size
             copied = time.perf_counter()
-            prediction = self._model.predict(states[:size])
+            places = [Place(request.channel.slab, request.segment, request.step) for request in batch]
+            prediction = self._model.predict(states[:size], places)
             predicted = time.perf_counter()
             live = 0
             offset = 0

@@ -87,6 +87,6 @@ def _on_cuda(config: TrainConfig) -> bool:
         return True  # it takes no core either
     if config.device == "cpu" or (config.device == "auto" and not gpu_driver_is_there()):
         return False
-    from ga3c.model import resolve_device
+    from ga3c.device import resolve_device
 
     return resolve_device(config.device).type == "cuda"

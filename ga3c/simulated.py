@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +23,7 @@ from ga3c.choices import LossConfig
 from ga3c.curves import Curve
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Batch, Model, Prediction
+from ga3c.resident import Place
 
 _TURN_S = 1e-3
 
@@ -91,8 +92,9 @@ class SimulatedModel(Model):
         self._timeline = timeline
         self._num_actions = num_actions
 
-    def predict(self, states: Tensor) -> Prediction:
+    def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Random actions, values of 0, after the time that a batch of ``states`` takes."""
+        del places  # they stay where they are: there is no device
         version = self.version
         self._timeline.serve(self._curve.prediction.seconds(len(states)))
         actions = self._generator().integers(0, self._num_actions, len(states))

@@ -132,37 +132,41 @@ class Slab:
 
 
 class Rollouts:
-    """T steps of the K environments of one actor: one complete segment of its slab, to be trained on."""
+    """T steps of the K environments of one actor: one complete segment of its slab, to be trained on.
+
+    Attributes:
+      slab, segment: where they lie.
+    """
 
     def __init__(self, slab: Slab, segment: int, release: Callable[[int], None]) -> None:
         """``release(segment)`` gives it back; until then it is the learner's."""
-        self._slab = slab
-        self._segment = segment
+        self.slab = slab
+        self.segment = segment
         self._release = release
 
     @property
     def layout(self) -> SlabLayout:
         """Of the slab."""
-        return self._slab.layout
+        return self.slab.layout
 
     @property
     def count(self) -> int:
         """Rollouts: K."""
-        return self._slab.layout.envs
+        return self.slab.layout.envs
 
     @property
     def samples(self) -> int:
         """Steps of all rollouts, live or not: T * K."""
-        return self._slab.layout.t_max * self._slab.layout.envs
+        return self.slab.layout.t_max * self.slab.layout.envs
 
     def field(self, name: str) -> NDArray[np.generic]:
         """A view of one of the slab's arrays: [T, K, ...], [T] for versions, [K] for bootstrap values."""
-        view: NDArray[np.generic] = getattr(self._slab, name)[self._segment]
+        view: NDArray[np.generic] = getattr(self.slab, name)[self.segment]
         return view
 
     def release(self) -> None:
         """Gives the segment back to its actor; its arrays must not be read after that."""
-        self._release(self._segment)
+        self._release(self.segment)
 
 
 class ActorClock:

@@ -22,9 +22,10 @@ from ga3c.choices import LossConfig, Precision, Schedule
 from ga3c.collector import Collector
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.curves import find_curve, is_simulated
+from ga3c.device import keep_freed_memory, place
 from ga3c.envs import EnvSpec, Episode, Player, env_seeds, load_backends, make_env
 from ga3c.metrics import UpdateFigures
-from ga3c.model import Model, keep_freed_memory, place
+from ga3c.model import Model
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 from ga3c.shared import Counts, SharedState

@@ -18,9 +18,9 @@ from ga3c.checkpoint import (
     write_checkpoint,
 )
 from ga3c.config import TrainConfig
+from ga3c.device import place
 from ga3c.errors import UsageError
 from ga3c.metrics import MetricsWriter
-from ga3c.model import place
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 

@@ -169,7 +169,10 @@ class SlowModel:
     def host_buffer(self, shape, dtype, *, channels_last):
         return torch.empty(shape, dtype=getattr(torch, dtype))
 
-    def predict(self, states):
+    def recall(self, rollouts):
+        return None
+
+    def predict(self, states, places):
         version = self.version
         self._delay()
         actions = answer(states.numpy())

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ga3c.choices import LossConfig
+from ga3c.device import place, resolve_device, resolve_precision
 from ga3c.errors import UsageError
-from ga3c.model import Batch, Model, NonFiniteLossError, place, resolve_device, resolve_precision
+from ga3c.model import Batch, Model, NonFiniteLossError
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 
@@ -187,6 +188,28 @@ def test_a_device_that_cannot_be_had_is_said(name):
 def test_a_cuda_device_that_is_not_there_is_said():
     with pytest.raises(UsageError, match="this machine has"):
         resolve_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_predictions_go_on_while_a_checkpoint_holds_an_update_back():
+    model = make_model()
+    with model.paused(1.0):
+        update = threading.Thread(target=model.update, args=(make_batch(), 1e-3))
+        update.start()
+        update.join(0.3)
+        assert update.is_alive(), "it has stepped while it was held"
+        predicted = threading.Thread(target=model.predict, args=(torch.zeros(1, 4),))
+        predicted.start()
+        predicted.join(20)
+        assert not predicted.is_alive(), "the prediction waits behind the update that waits"
+        assert model.version == 0
+    update.join(20)
+    assert model.version == 1
+
+
+def test_a_checkpoint_does_not_wait_for_ever_for_a_step_to_end():
+    model = make_model()
+    with model.paused(1.0), pytest.raises(TimeoutError, match="written to for 0"), model.paused(0.1):
+        pass
 
 
 def test_tf32_on_a_cpu_is_refused_and_auto_fits_the_machine():

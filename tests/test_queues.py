@@ -347,9 +347,9 @@ def test_a_trainer_that_is_asked_to_stop_leaves_what_waits_in_the_queue():
 def test_rollouts_are_views_of_the_slab_and_go_back_to_their_actor():
     r, port, end = rollouts()
     port.acquire_segment(), port.acquire_segment()
-    r._slab.rewards[0, 1, 2] = 7.0
+    r.slab.rewards[0, 1, 2] = 7.0
     assert r.field("rewards")[1, 2] == 7.0
-    assert np.shares_memory(r.field("observations"), r._slab.observations)
+    assert np.shares_memory(r.field("observations"), r.slab.observations)
     assert (r.samples, r.count) == (12, 4)
     r.release()
     assert port.acquire_segment() == 0

@@ -40,7 +40,10 @@ class FakeModel:
     def host_buffer(self, shape, dtype, *, channels_last):
         return torch.zeros(shape, dtype=getattr(torch, dtype))
 
-    def predict(self, states):
+    def recall(self, rollouts):
+        return None
+
+    def predict(self, states, places):
         flat = states.numpy()[:, 0]
         return Prediction(flat.astype(np.int64), 10 * flat, self.version)
 

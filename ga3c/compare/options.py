@@ -12,9 +12,9 @@ import tyro
 
 from ga3c.compare.plan import MODES, variants
 from ga3c.config import TrainConfig, validate_numbers
+from ga3c.device import resolve_device
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError, nearest
-from ga3c.model import resolve_device
 from ga3c.networks import build_network
 from ga3c.options import parse
 

@@ -1,0 +1,202 @@
+"""What a CUDA device needs when several threads use one model: the order of their work, and recorded forward passes.
+
+A call returns before the device has done what it asks for, and streams run beside each other. What the host's locks
+keep apart (see ``model``) is kept apart on the device by events: they are recorded in one stream and waited for in
+another, by the device, while the host goes on.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class InOrder:
+    """A device on which things happen in the order in which they are asked for: a CPU, or one stream. Orders nothing.
+
+    Each method is a context; the names say what is asked for inside.
+    """
+
+    @contextmanager
+    def predicting(self) -> Iterator[None]:
+        """A thread's prediction, from the copy of its states to that of its result."""
+        yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The part of a prediction that reads the weights."""
+        yield
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """A trainer's copy of resident states, which actors will overwrite."""
+        yield
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """An update, from the copy of its batch to its step."""
+        yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The part of an update that writes the weights."""
+        yield
+
+    def finish(self) -> None:
+        """Waits until all that was asked for is done."""
+
+
+class Streams(InOrder):
+    """One stream a predictor or gathering trainer, and one for all updates, which exclude each other anyway."""
+
+    def __init__(self, device: torch.device) -> None:
+        """What the device has been asked for before is done when this returns."""
+        self._device = device
+        self._updates = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._threads = threading.local()
+        self._written = torch.cuda.Event()  # type: ignore[no-untyped-call]  # the weights, last
+        self._lock = threading.Lock()  # guards the two dictionaries; threads that are gone leave an event that is past
+        self._read: dict[int, torch.cuda.Event] = {}  # the weights, last, by thread
+        self._gathered: dict[int, torch.cuda.Event] = {}  # resident states, last, by thread
+        self.finish()
+
+    def _own(self) -> torch.cuda.Stream:
+        if not hasattr(self._threads, "stream"):
+            self._threads.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: torch.cuda.Stream = self._threads.stream
+        return stream
+
+    def _note(self, events: dict[int, torch.cuda.Event], stream: torch.cuda.Stream) -> None:
+        with self._lock:
+            if threading.get_ident() not in events:
+                events[threading.get_ident()] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            events[threading.get_ident()].record(stream)
+
+    def _wait(self, stream: torch.cuda.Stream, events: dict[int, torch.cuda.Event]) -> None:
+        with self._lock:
+            for event in events.values():
+                stream.wait_event(event)
+
+    @contextmanager
+    def predicting(self) -> Iterator[None]:
+        """In the thread's stream; after copies of what it will overwrite."""
+        stream = self._own()
+        self._wait(stream, self._gathered)
+        with torch.cuda.stream(stream):
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """After the last step; the next one waits for it."""
+        stream = self._own()
+        stream.wait_event(self._written)
+        try:
+            yield
+        finally:
+            self._note(self._read, stream)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """In the thread's stream. What it copies is there: predictors wait for their streams before they answer."""
+        stream = self._own()
+        with torch.cuda.stream(stream):
+            yield
+        self._note(self._gathered, stream)
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """In the stream of updates; after the thread's own copies."""
+        self._updates.wait_stream(self._own())
+        with torch.cuda.stream(self._updates):
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """After the forward passes that read what it overwrites; later ones wait for it."""
+        self._wait(self._updates, self._read)
+        try:
+            yield
+        finally:
+            self._written.record(self._updates)
+
+    def finish(self) -> None:
+        """See ``InOrder``."""
+        torch.cuda.synchronize(self._device)
+
+
+class Recording:
+    """A forward pass for one batch size, replayed with one launch. One thread's, with buffers of its own."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], states: Tensor) -> None:
+        """Records ``forward`` on ``states`` [B, ...] of the device, which become its input.
+
+        Raises:
+          RuntimeError: it cannot be recorded, or does not return the same when it is replayed.
+        """
+        self._states = states
+        self._graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
+        for _ in range(3):  # libraries choose algorithms and make workspaces at the first calls
+            expected = forward(states)
+        # Other threads go on meanwhile: their calls are no part of it, and no mistake.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._outputs = forward(states)
+        self._graph.replay()
+        if not torch.allclose(self._outputs, expected, rtol=1e-3, atol=1e-3):
+            raise RuntimeError("a replayed forward pass differs from the one that was recorded")
+
+    def replay(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """For states [n, ...] of the host, n at most B: outputs and states on the device, valid until the next call."""
+        count = len(states)
+        self._states[:count].copy_(states, non_blocking=True)
+        self._graph.replay()
+        return self._outputs[:count], self._states[:count]
+
+
+class Recordings:
+    """Forward passes recorded for a few batch sizes, once a thread; a batch is padded to the next of them.
+
+    They read weights where they lie, so an update in place needs no new ones. A forward pass that cannot be recorded
+    (a network of the user's own may do anything) is not asked for again.
+    """
+
+    SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """``forward`` maps states [B, ...] on the device to one tensor [B, ...]."""
+        self._forward = forward
+        self._device = device
+        self._threads = threading.local()
+        self._possible = True
+
+    def wants(self, count: int) -> bool:
+        """Whether ``count`` states should be recorded for, which has not been done in this thread."""
+        return self._possible and self._size(count) is not None and self.find(count) is None
+
+    def find(self, count: int) -> Recording | None:
+        """The thread's recording that ``count`` states fit into."""
+        size = self._size(count)
+        return None if size is None else self._own().get(size)
+
+    def record(self, like: Tensor) -> None:
+        """Records for as many states as ``like`` [n, ...] has; nobody may write the weights, or record, meanwhile."""
+        size = self._size(len(like))
+        assert size is not None
+        states = torch.zeros((size, *like.shape[1:]), dtype=like.dtype, device=self._device)
+        if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+            states = states.contiguous(memory_format=torch.channels_last)
+        try:
+            self._own()[size] = Recording(self._forward, states)
+        except RuntimeError:
+            self._possible = False
+
+    def _size(self, count: int) -> int | None:
+        return next((size for size in self.SIZES if size >= count), None)
+
+    def _own(self) -> dict[int, Recording]:
+        if not hasattr(self._threads, "recordings"):
+            self._threads.recordings = {}
+        own: dict[int, Recording] = self._threads.recordings
+        return own

@@ -1,0 +1,106 @@
+"""What only a CUDA device can show: the order of streams, recorded forward passes, states that stay there."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from ga3c.cuda import Recordings
+from ga3c.resident import Place
+from ga3c.slabs import Rollouts, Slab, SlabLayout
+from tests.test_model import make_batch, make_model
+
+pytestmark = pytest.mark.gpu
+IMAGES = (4, 84, 84)
+
+
+def frames(count, seed=0):
+    states = torch.randint(0, 256, (count, *IMAGES), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return states.contiguous(memory_format=torch.channels_last).pin_memory()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("count", [1, 3, 16, 33, 128, 600])
+def test_a_recorded_forward_pass_gives_what_a_plain_one_gives(precision, count):
+    cuda = torch.device("cuda")
+    plain = make_model("small", IMAGES, device=cuda, precision=precision)
+    recorded = make_model("small", IMAGES, device=cuda, precision=precision, several_threads=True)
+    for seed in range(3):
+        states = frames(count, seed)
+        ours, theirs = recorded.predict(states).values, plain.predict(states).values
+        np.testing.assert_allclose(ours, theirs, rtol=2e-2 if precision == "bf16" else 1e-3, atol=1e-2)
+
+
+def test_a_replay_sees_the_weights_of_the_last_update():
+    model = make_model("small", IMAGES, device=torch.device("cuda"), several_threads=True)
+    states = frames(8)
+    before = model.predict(states).values
+    for _ in range(20):
+        model.update(make_batch(64, IMAGES), 1e-2)
+    after = model.predict(states).values
+    plain = make_model("small", IMAGES, device=torch.device("cuda"))
+    plain.network.load_state_dict(model.network.state_dict())
+    np.testing.assert_allclose(after, plain.predict(states).values, rtol=1e-2, atol=1e-2)
+    assert not np.allclose(before, after, atol=1e-3)
+
+
+def test_a_forward_pass_that_cannot_be_recorded_is_made_plainly():
+    def forward(states):
+        return states.float().mean(dim=1, keepdim=True) + states.sum().item() * 0  # .item() waits for the device
+
+    recordings = Recordings(forward, torch.device("cuda"))
+    with torch.cuda.stream(torch.cuda.Stream()), torch.inference_mode():
+        recordings.record(torch.zeros(4, 5))
+    assert not recordings.wants(4)
+    assert recordings.find(4) is None
+    assert torch.ones(3, device="cuda").sum().item() == 3  # the device is as it was
+
+
+def test_predictions_beside_updates_belong_to_one_version():
+    """A weight that each update moves by one: V says the version, if steps and forward passes do not overlap."""
+    model = make_model("mlp", (4,), device=torch.device("cuda"), several_threads=True)
+    with model.changing(), torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.zero_()
+    bias = model.network.value[-1].bias
+
+    class Counting(torch.optim.Optimizer):
+        def __init__(self):
+            super().__init__([bias], {})
+
+        def step(self, closure=None):
+            with torch.no_grad():
+                for _ in range(64):  # as slow as a step of many parameters, and exact
+                    bias.add_(1 / 64)
+
+    model.optimiser = Counting()
+    wrong, stop = [], threading.Event()
+
+    def predict():
+        while not stop.is_set():
+            prediction = model.predict(torch.zeros(2, 4))
+            if abs(prediction.values[0] - prediction.version) > 1e-2:
+                wrong.append((prediction.values[0], prediction.version))
+
+    threads = [threading.Thread(target=predict) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        model.update(make_batch(8), 0.0)
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert not wrong
+    assert model.version == 200
+
+
+def test_states_cross_once_and_are_trained_on_as_they_were_predicted_for():
+    model = make_model("small", IMAGES, device=torch.device("cuda"), several_threads=True)
+    slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
+    slab.observations[...] = np.random.default_rng(0).integers(0, 256, slab.observations.shape, np.uint8)
+    for step in range(5):
+        model.predict(torch.from_numpy(slab.observations[1, step]), [Place(slab, 1, step)])
+    recalled = model.recall([Rollouts(slab, 1, lambda _: None)])
+    assert recalled.is_cuda
+    np.testing.assert_array_equal(recalled.cpu().numpy(), slab.observations[1].reshape(-1, *IMAGES))
