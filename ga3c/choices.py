@@ -87,6 +87,16 @@ def check_network(name: str) -> None:
         find_factory(name)
 
 
+def check_states(network: str, shape: tuple[int, ...]) -> None:
+    """Refuses states that are no images where the package's network of that name has convolutions.
+
+    Raises:
+      UsageError: with the shape.
+    """
+    if network in NETWORK_NAMES and network != "mlp" and len(shape) != 3:
+        raise UsageError(f"network {network!r} needs states [C, H, W], got {list(shape)}; try mlp")
+
+
 def check_device(name: str) -> None:
     """Refuses what cannot name a device.
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ga3c.choices import check_device, check_network
+from ga3c.choices import check_device, check_network, check_states
 from ga3c.config import Mode, TrainConfig, find_preset, validate_numbers
 from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
@@ -166,6 +166,7 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
       UsageError: with the first option that is wrong.
     """
     validate_alone(config)
+    check_states(config.network, spec.observation_shape)
     if is_simulated(config.device):
         find_curve(config.device, config.network)
     if spec.game is None:

@@ -1,0 +1,70 @@
+"""How long a user waits to be told of a slip: every wrong input of the tests' table, typed as a command of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from record import RESULTS, ROOT, append, facts, prepare, run_benchmark, spread
+
+sys.path.insert(0, str(ROOT))
+
+_LONGEST_S = 3.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs each wrong command and appends how long the answers took."""
+
+    record: Path = RESULTS / "bad_input.jsonl"
+    """JSONL file that a row is appended to."""
+
+
+def main() -> None:
+    """Entry point; the exit code is 1 if an answer was no sentence with exit code 2, or took 3 s or longer."""
+    run_benchmark("bad_input", lambda: _main(tyro.cli(Options, prog="bad_input.py")))
+
+
+def _main(options: Options) -> int:
+    from tests.test_bad_input import TABLE
+
+    prepare(options.record)
+    row = {"measured": "bad input", **facts()}
+    answers = []
+    for arguments, setup, _ in TABLE:
+        with tempfile.TemporaryDirectory(prefix="ga3c-bad-input-") as folder:
+            if setup is not None:
+                setup(Path(folder))
+            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            began = time.monotonic()
+            ended = subprocess.run(
+                [sys.executable, "-m", "ga3c", *arguments],
+                cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            took = time.monotonic() - began
+        answers.append(
+            {
+                "command": " ".join(["ga3c", *arguments]),
+                "s": round(took, 2),
+                "right": ended.returncode == 2 and "Traceback" not in ended.stderr,
+            }
+        )
+    slowest = sorted(answers, key=lambda answer: -float(answer["s"]))[:10]
+    for answer in slowest:
+        print(f"{answer['s']:5.2f} s  {answer['command']}")
+    holds = all(answer["right"] and float(answer["s"]) < _LONGEST_S for answer in answers)
+    append(
+        options.record,
+        {**row, "commands": len(answers), "s": spread([float(a["s"]) for a in answers]), "slowest": slowest,
+         "all within 3 s, with exit code 2 and no traceback": holds},
+    )  # fmt: skip
+    print(f"{len(answers)} commands; all within {_LONGEST_S:g} s: {holds}; appended to {options.record}")
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    main()
