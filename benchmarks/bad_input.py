@@ -34,7 +34,7 @@ def _main(options: Options) -> int:
 
     prepare(options.record)
     row = {"measured": "bad input", **facts()}
-    answers = []
+    answers: list[tuple[float, str, bool]] = []  # seconds, command, whether it was answered as it should be
     for arguments, setup, _ in TABLE:
         with tempfile.TemporaryDirectory(prefix="ga3c-bad-input-") as folder:
             if setup is not None:
@@ -46,22 +46,19 @@ def _main(options: Options) -> int:
                 cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60,
             )  # fmt: skip
             took = time.monotonic() - began
-        answers.append(
-            {
-                "command": " ".join(["ga3c", *arguments]),
-                "s": round(took, 2),
-                "right": ended.returncode == 2 and "Traceback" not in ended.stderr,
-            }
-        )
-    slowest = sorted(answers, key=lambda answer: -float(answer["s"]))[:10]
-    for answer in slowest:
-        print(f"{answer['s']:5.2f} s  {answer['command']}")
-    holds = all(answer["right"] and float(answer["s"]) < _LONGEST_S for answer in answers)
-    append(
-        options.record,
-        {**row, "commands": len(answers), "s": spread([float(a["s"]) for a in answers]), "slowest": slowest,
-         "all within 3 s, with exit code 2 and no traceback": holds},
-    )  # fmt: skip
+        right = ended.returncode == 2 and "Traceback" not in ended.stderr
+        answers.append((round(took, 2), " ".join(["ga3c", *arguments]), right))
+    answers.sort(reverse=True)
+    for seconds, command, _ in answers[:10]:
+        print(f"{seconds:5.2f} s  {command}")
+    holds = all(right and seconds < _LONGEST_S for seconds, _, right in answers)
+    row |= {
+        "commands": len(answers),
+        "s": spread([seconds for seconds, _, _ in answers]),
+        "slowest": [{"s": seconds, "command": command} for seconds, command, _ in answers[:10]],
+        "all within 3 s, with exit code 2 and no traceback": holds,
+    }
+    append(options.record, row)
     print(f"{len(answers)} commands; all within {_LONGEST_S:g} s: {holds}; appended to {options.record}")
     return 0 if holds else 1
 

@@ -27,8 +27,8 @@ from ga3c.presets import validate
 from ga3c.resolve import read_options, resolve
 from ga3c.signals import Signals
 from ga3c.tune.report import in_words
-from ga3c.tune.search import Setting, Trials
-from ga3c.tune.trials import Bench, setting_of, with_setting
+from ga3c.tune.search import Setting, Trials, setting_of, with_setting
+from ga3c.tune.trials import Bench
 
 _ROUNDS, _FINAL_ROUNDS, _WINDOWS = 2, 4, 2
 _FINALISTS = 3

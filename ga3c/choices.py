@@ -107,6 +107,16 @@ def check_device(name: str) -> None:
         raise UsageError(f"--device: got {name!r}; auto, cpu, cuda, cuda:N or simulated:NAME would be right")
 
 
+def check_precision(precision: Precision, device: str) -> None:
+    """Refuses what the device is known not to compute in, before torch is asked.
+
+    Raises:
+      UsageError: with the device.
+    """
+    if precision == "tf32" and (device == "cpu" or (device == "auto" and not gpu_driver_is_there())):
+        raise UsageError("--precision: tf32 needs --device cuda, got cpu; fp32 or bf16 would be right")
+
+
 def gpu_driver_is_there() -> bool:
     """Whether torch might find a GPU: without NVIDIA's or AMD's driver it will not, and need not be asked."""
     try:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from ga3c.choices import check_device, check_network, check_states
+from ga3c.choices import check_device, check_network, check_precision, check_states
 from ga3c.config import Mode, TrainConfig, find_preset, validate_numbers
 from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
@@ -132,6 +133,7 @@ def validate_alone(config: TrainConfig) -> None:
     find_preset(config.preset)
     check_network(config.network)
     check_device(config.device)
+    check_precision(config.precision, config.device)
     if is_simulated(config.device):
         read_curves(config.device)
     if config.resume is None and config.out is not None:
@@ -153,10 +155,10 @@ def check_out(folder: Path) -> None:
             raise
         cause = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
-    if not there.is_dir():
-        raise UsageError(f"--out: {folder} cannot be written to: Not a directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: {folder} cannot be written to: Permission denied")
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()  # what may be written is not all that permissions say
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
 
 
 def validate(config: TrainConfig, spec: EnvSpec) -> None:

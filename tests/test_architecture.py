@@ -82,7 +82,7 @@ ALLOWED = {
     "compare.plan": {"compare.cells", "compare.figures"},
     "compare.record": {"compare.cells", "errors"},
     "compare.progress": set(),
-    "compare.options": {"compare.plan", "config", "device", "envs", "errors", "networks", "options"},
+    "compare.options": {"choices", "compare.plan", "config", "device", "envs", "errors", "networks", "options"},
     "compare.grid": {
         "compare.cells", "compare.figures", "compare.options", "compare.plan", "compare.progress", "compare.record",
         "errors", "machine",
@@ -99,7 +99,7 @@ ALLOWED = {
     },
     "resolve": {"choices", "config", "curves", "device", "envs", "options", "presets", "watchdog"},
     "tune": {"tune.command"},
-    "tune.search": set(),
+    "tune.search": {"config"},
     "tune.trials": {
         "checkpoint", "config", "envs", "errors", "ga3c", "metrics", "model", "system", "tune.search",
     },
@@ -116,7 +116,7 @@ ALLOWED = {
 }  # fmt: skip
 WITHOUT_TORCH = [
     "__init__", "actor", "channels", "cli", "choices", "config", "envs", "errors", "forkserver", "launch", "presets",
-    "queues", "resolve", "returns", "sampler", "slabs",
+    "compare", "compare.options", "queues", "resolve", "returns", "sampler", "slabs", "tune",
 ]  # fmt: skip
 
 

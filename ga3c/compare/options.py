@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from ga3c.choices import check_network, check_states, gpu_driver_is_there
 from ga3c.compare.plan import MODES, variants
 from ga3c.config import TrainConfig, validate_numbers
-from ga3c.device import resolve_device
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError, nearest
-from ga3c.networks import build_network
 from ga3c.options import parse
 
 _QUICK_S = 255.0  # for all cells of --quick: the pictures, and a slow start, have the rest of 5 minutes
@@ -120,7 +119,8 @@ def resolve(options: CompareOptions, train_arguments: list[str]) -> Comparison:
             raise UsageError(f"--modes: got {mode!r}{nearest(mode, list(MODES))}; of {', '.join(MODES)} would be right")
     networks = _names("networks", options.networks or _default_networks(spec, quick))
     for network in networks:
-        build_network(network, spec.observation_shape, spec.num_actions, "uniform")
+        check_network(network)
+        check_states(network, spec.observation_shape)
     repeats = _given(options.repeats, 2 if quick else 3)
     device = _device(options.device)
     cells = len(variants(modes, device)) * len(networks) * repeats
@@ -133,6 +133,10 @@ def resolve(options: CompareOptions, train_arguments: list[str]) -> Comparison:
         train_arguments=tuple(train_arguments), fixed_options=_said(train_arguments),
     )  # fmt: skip
     _check_numbers(comparison)
+    from ga3c.networks import build_network  # last, since torch takes its time to load
+
+    for network in networks:
+        build_network(network, spec.observation_shape, spec.num_actions, "uniform")
     return comparison
 
 
@@ -157,6 +161,10 @@ def _device(name: str) -> str:
     """``auto`` by its name, so that the record says what it was."""
     if name.startswith("simulated"):
         return name  # ga3c train knows these
+    if name == "cpu" or (name == "auto" and not gpu_driver_is_there()):
+        return "cpu"
+    from ga3c.device import resolve_device
+
     device = resolve_device(name)
     return device.type if name == "auto" else name
 

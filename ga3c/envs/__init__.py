@@ -28,8 +28,8 @@ __all__ = [
 
 
 def load_backends() -> None:
-    """Imports EnvPool, which takes a second: in a forkserver, so that its children need not, and share its memory."""
-    envpool_backend.known_ids()
+    """Imports EnvPool, which takes long: in a forkserver, so that its children need not, and share its memory."""
+    envpool_backend.load()
 
 
 def env_spec(config: EnvConfig) -> EnvSpec:
@@ -69,9 +69,8 @@ def _envpool_name(config: EnvConfig) -> str | None:
     if config.backend == "gymnasium":
         return None
     name = config.id.removeprefix("ALE/")
-    known = envpool_backend.known_ids()
-    if ":" not in name and name in known:
+    if ":" not in name and envpool_backend.has(name):
         return name
     if config.backend == "envpool":
-        raise UsageError(f"EnvPool has no environment {config.id!r}{nearest(name, known)}")
+        raise UsageError(f"EnvPool has no environment {config.id!r}{nearest(name, envpool_backend.known_ids())}")
     return None

@@ -1,5 +1,8 @@
 """EnvPool's environments."""
 
+import contextlib
+import importlib
+import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -25,16 +28,39 @@ warnings.filterwarnings("ignore", message=".*precision lowered by casting to flo
 _ENV_IDS = ("env_id", "players.env_id")  # what EnvPool takes before the actions: whose they are
 
 
+# Registers games that are drawn with matplotlib: with it EnvPool takes twice as long to import, in every process.
+_DEFERRED = "envpool.jumanji.registration"
+
+
 def _envpool() -> ModuleType:
-    """The library; importing it takes a second, which those who only read options do not wait for."""
+    """The library, but for what is deferred. It takes most of a second, which who only reads options does not wait."""
+    if "envpool" not in sys.modules:
+        sys.modules[_DEFERRED] = ModuleType(_DEFERRED)
+        try:
+            import envpool
+        finally:
+            del sys.modules[_DEFERRED]
     import envpool
 
     return envpool
 
 
+def load() -> None:
+    """Imports the library."""
+    _envpool()
+
+
+def has(name: str) -> bool:
+    """Whether EnvPool has an environment of that name."""
+    return name in _envpool().list_all_envs() or name in known_ids()
+
+
 def known_ids() -> list[str]:
     """Every id that EnvPool has."""
-    ids: list[str] = _envpool().list_all_envs()
+    library = _envpool()
+    with contextlib.suppress(ImportError):  # another version of EnvPool may have no such games
+        importlib.import_module(_DEFERRED)
+    ids: list[str] = library.list_all_envs()
     return ids
 
 

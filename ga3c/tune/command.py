@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from ga3c.build import build_model
 from ga3c.config import TrainConfig
 from ga3c.display import say_error
 from ga3c.envs import EnvSpec
@@ -26,8 +25,7 @@ from ga3c.resolve import read_options, resolve
 from ga3c.rlimits import provide_descriptors
 from ga3c.signals import Signals
 from ga3c.tune import report
-from ga3c.tune.search import Objective, Setting, Trials, games_to_try, search
-from ga3c.tune.trials import Bench, Interrupted, setting_of, with_setting
+from ga3c.tune.search import Objective, Setting, Trials, games_to_try, search, setting_of, with_setting
 
 _WINDOWS = 2  # of a trial: one alone has no error
 _SHORTEST_MIN = 0.25
@@ -93,6 +91,8 @@ def _name(env: str) -> str:
 
 def _search(options: TuneOptions, config: TrainConfig, spec: EnvSpec) -> tuple[Trials, int]:
     """Tries settings until the time is up or a signal comes; returns the exit code too."""
+    from ga3c.build import build_model
+    from ga3c.tune.trials import Bench, Interrupted
 
     def fits(setting: Setting) -> bool:
         with contextlib.suppress(UsageError):

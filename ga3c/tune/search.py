@@ -8,10 +8,13 @@ Three stages, each with a share of the time:
    meets all of them alike. The more windows a setting has, the surer its mean: promising ones get the most.
 """
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
+
+from ga3c.config import TrainConfig
 
 Objective = Literal["pps", "training_samples"]
 
@@ -156,3 +159,13 @@ def games_to_try(cores: int, start: Setting) -> list[tuple[int, int]]:
     pairs = [(n * cores, envs) for n in (1, 2, 4) for envs in (4, 8, 16, 32) if n * envs <= _MOST_GAMES_A_CORE]
     games = start.actors * start.envs_per_actor
     return sorted(pairs, key=lambda pair: abs(math.log(pair[0] * pair[1] / games)))
+
+
+def with_setting(config: TrainConfig, setting: Setting) -> TrainConfig:
+    """The configuration with a setting's counts and batches."""
+    return dataclasses.replace(config, **setting._asdict())
+
+
+def setting_of(config: TrainConfig) -> Setting:
+    """The counts and batches of a configuration."""
+    return Setting(*(getattr(config, name) for name in Setting._fields))

@@ -1,6 +1,5 @@
 """Measures a setting: trains with it for some seconds, in this process, with a learning rate of 0."""
 
-import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.system import Context
-from ga3c.tune.search import Setting, Window
+from ga3c.tune.search import Setting, Window, with_setting
 
 WARM_UP_S = 1.0  # after a setting was changed
 WINDOW_S = 1.0
@@ -100,13 +99,3 @@ class Bench:
             system.tick()
             if system.failure is not None:
                 raise WorkerError(str(system.failure))
-
-
-def with_setting(config: TrainConfig, setting: Setting) -> TrainConfig:
-    """The configuration with a setting's counts and batches."""
-    return dataclasses.replace(config, **setting._asdict())
-
-
-def setting_of(config: TrainConfig) -> Setting:
-    """The counts and batches of a configuration."""
-    return Setting(*(getattr(config, name) for name in Setting._fields))
