@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from record import RESULTS, ROOT, append, facts, prepare, run_benchmark, spread
@@ -35,7 +36,8 @@ def _main(options: Options) -> int:
     prepare(options.record)
     row = {"measured": "bad input", **facts()}
     answers: list[tuple[float, str, bool]] = []  # seconds, command, whether it was answered as it should be
-    for arguments, setup, _ in TABLE:
+    table: list[Any] = TABLE
+    for arguments, setup, _ in table:
         with tempfile.TemporaryDirectory(prefix="ga3c-bad-input-") as folder:
             if setup is not None:
                 setup(Path(folder))
