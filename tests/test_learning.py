@@ -64,6 +64,17 @@ def test_an_observation_is_answered_with_its_identity():
     assert solved
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_convolutions_learn_in_full_and_in_reduced_precision(precision):
+    """The losses are float32 in both; weights, gradients and statistics too."""
+    model, solved = train(
+        "tests.tiny_envs:ImageIdentity-v0", mean_return_above(9.3), timeout=100, precision=precision, learning_rate=1e-3
+    )
+    assert solved
+    assert model.precision == precision
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+
+
 def test_truncation_bootstraps_and_the_step_that_only_resets_is_not_learnt_from():
     """Reward 1 for ever, cut every 5 steps: V = 1 / (1 - 0.9) = 10.
 

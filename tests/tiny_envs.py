@@ -66,6 +66,19 @@ class Identity(gymnasium.Env[np.ndarray, int]):
         return np.eye(4, dtype=np.float32)[self._target]
 
 
+class ImageIdentity(Identity):
+    """The same, where the observation is a picture whose bright quarter has the action's number."""
+
+    observation_space = Box(0, 255, (1, 84, 84), np.uint8)
+
+    def _draw(self) -> np.ndarray:
+        self._target = int(self.np_random.integers(4))
+        picture = np.full((1, 84, 84), 80, np.uint8)
+        row, column = divmod(self._target, 2)
+        picture[0, 42 * row : 42 * (row + 1), 42 * column : 42 * (column + 1)] = 160
+        return picture
+
+
 class Raises(TerminalReward):
     """Fails in its third step."""
 
@@ -145,7 +158,7 @@ class Continuous(TerminalReward):
 
 
 for _name in (
-    "TerminalReward", "OnlyTruncation", "Identity", "Raises", "NanState", "WrongShape", "WrongDtype", "OutOfRange",
-    "NanReward", "FailsOnce", "HangsOnce", "Continuous",
+    "TerminalReward", "OnlyTruncation", "Identity", "ImageIdentity", "Raises", "NanState", "WrongShape", "WrongDtype",
+    "OutOfRange", "NanReward", "FailsOnce", "HangsOnce", "Continuous",
 ):  # fmt: skip
     gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}")
