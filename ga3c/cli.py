@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ga3c import __version__
 from ga3c.config import TrainConfig
 from ga3c.curves import Curve
 from ga3c.display import say_error
@@ -35,7 +36,7 @@ USAGE = """usage: ga3c COMMAND [options]
   tune [ENV]             find the counts and batches that are fastest on this machine, and write them to a preset
   networks               the networks to choose from, and what they cost
 
-ga3c COMMAND --help tells its options."""
+ga3c COMMAND --help tells its options; ga3c --version, which release this is."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"ga3c {__version__}")
+        return 0
     try:
         if arguments[0] not in commands:
             raise UsageError(f"unknown command {arguments[0]!r}; {', '.join(commands)} would be right")
