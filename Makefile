@@ -1,12 +1,14 @@
 # Both commands build their own virtual environment; a second call does not install again.
 #   make train   trains Pong and shows how it goes (ARGS="..." is passed on to `ga3c train`)
 #   make test    passes the tests
+#   make lint    checks style and types
+#   make docs    builds the pages of docs/ into site/
 PYTHON ?= python3
 VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: train test lint
+.PHONY: train test lint docs
 
 train: $(INSTALLED)
 	$(VENV)/bin/ga3c train $(ARGS)
@@ -19,7 +21,11 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(INSTALLED)
+	$(VENV)/bin/python docs/options.py
+	$(VENV)/bin/mkdocs build --strict
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,tensorboard,ale,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,tensorboard,ale,docs,dev]'
 	touch $@
