@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "benchmarks" / "
 LABELS = {"sh", "python", "text", "json", "yaml", "dockerfile"}  # of blocks; sh and python are run
 PROGRAMS = ("ga3c ", "make ", "pip ", "python ", "docker ", "mkdocs ")
 OPTIONS = runpy.run_path(str(DOCS / "options.py"))
+DOCKERS = {"--cpus", "--cpuset-cpus", "--init", "--ipc", "--shm-size", "--ulimit"}  # options that pages name
 OPTION = r"(?<![\w-])--[a-z][a-z-]*[a-z]"
 
 
@@ -230,6 +231,15 @@ def test_every_link_and_picture_is_there(page):
         for child in token.children or ():
             target = str(child.attrs.get("href") or child.attrs.get("src") or "").partition("#")[0]
             assert re.match("https?:", target) or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES[:-1], ids=name_of)
+def test_every_option_that_a_page_names_is_one(page):
+    there = set(re.findall(OPTION, (DOCS / "options.md").read_text())) | DOCKERS
+    for token in MarkdownIt().parse(page.read_text()):
+        for child in token.children or ():
+            if child.type == "code_inline" and child.content.startswith(("--", "ga3c ")):
+                assert set(re.findall(OPTION, child.content)) <= there
 
 
 def test_the_page_of_options_is_what_the_program_says():
