@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import get_args
 
 from ga3c.choices import Dynamic, gpu_driver_is_there
@@ -52,7 +53,7 @@ def read_options(arguments: Sequence[str], prog: str) -> Said:
 def _with_values(arguments: Sequence[str]) -> list[str]:
     """``--dynamic`` alone means ``--dynamic climb``."""
     words: list[str] = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in pairwise([*arguments, ""]):
         words.append(word)
         if word == "--dynamic" and following not in get_args(Dynamic):
             words.append("climb")

@@ -7,6 +7,7 @@ from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 from ga3c.presets import default_config, fit, validate
+from ga3c.resolve import read_options
 
 CARTPOLE = env_spec(EnvConfig("CartPole-v1"))
 PONG = env_spec(EnvConfig("Pong-v5"))
@@ -20,6 +21,19 @@ def test_defaults_are_valid(preset, spec, cuda):
     validate(config, spec)
     assert config.preset == preset
     assert config.network == ("small" if spec is PONG else "mlp")
+
+
+@pytest.mark.parametrize(
+    ("words", "dynamic"),
+    [
+        ([], "off"),
+        (["--dynamic"], "climb"),
+        (["--dynamic", "--actors", "2"], "climb"),
+        (["--dynamic", "paper"], "paper"),
+    ],
+)
+def test_no_word_at_all_is_a_run_and_dynamic_alone_is_a_climb(words, dynamic):
+    assert read_options(words, "ga3c train").config.dynamic == dynamic
 
 
 def test_the_paper_preset_is_the_released_code():
