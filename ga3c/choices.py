@@ -18,6 +18,7 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Initialisation = Literal["orthogonal", "uniform"]
 OptimiserName = Literal["adam", "rmsprop"]
 Reduction = Literal["mean", "sum"]
+ExportFormat = Literal["onnx", "torch"]
 Dynamic = Literal["off", "climb", "paper"]
 NETWORK_NAMES = ("small", "nature", "large-s3", "large", "large-s1", "mlp")
 

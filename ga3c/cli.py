@@ -1,4 +1,4 @@
-"""The command line: ``ga3c train``, ``eval``, ``compare``, ``tune`` and ``networks``.
+"""The command line: ``ga3c train``, ``eval``, ``export``, ``compare``, ``tune`` and ``networks``.
 
 What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
 
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from setproctitle import setproctitle
 
 from ga3c import __version__
+from ga3c.choices import ExportFormat
 from ga3c.config import TrainConfig
 from ga3c.curves import Curve
 from ga3c.display import say_error
@@ -32,6 +34,7 @@ USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
   eval RUN|CHECKPOINT    play whole games with a trained agent and print the scores
+  export RUN|CHECKPOINT  write a trained policy to a file that runs without this package: ONNX or torch.export
   compare                run modes and networks on equal terms; a report with pictures of what each gains
   tune [ENV]             find the counts and batches that are fastest on this machine, and write them to a preset
   networks               the networks to choose from, and what they cost
@@ -64,7 +67,14 @@ def run(arguments: list[str]) -> int:
     # Modules of the user's own (environments, networks) lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    commands = {"train": _train, "eval": _eval, "compare": _compare, "tune": _tune, "networks": _networks}
+    commands = {
+        "train": _train,
+        "eval": _eval,
+        "export": _export,
+        "compare": _compare,
+        "tune": _tune,
+        "networks": _networks,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -89,7 +99,9 @@ def run(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     said = read_options(arguments, "ga3c train")
     with launching(said.config.mode) as launch:
-        return launch(*resolve(said))
+        config, spec = resolve(said)
+        setproctitle("ga3c: learner")
+        return launch(config, spec).exitcode
 
 
 def _tune(arguments: list[str]) -> int:
@@ -116,6 +128,27 @@ def _eval(arguments: list[str]) -> int:
         device=options.device,
     )
     print(json.dumps(dataclasses.asdict(result) | result.summary()) if options.json else _describe(result))
+    return 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Writes a trained policy to a file that runs without this package, and checks it on real states."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Run folder, whose newest checkpoint is taken, or a checkpoint."""
+    format: ExportFormat = "onnx"
+    """onnx: for onnxruntime and others. torch: for torch.export.load, which needs torch alone."""
+    out: Path | None = None
+    """File to write; default policy.onnx or policy.pt2 in the run's folder."""
+
+
+def _export(arguments: list[str]) -> int:
+    options = parse(ExportOptions, arguments, "ga3c export")
+    from ga3c.export import export
+
+    exported = export(options.path, format=options.format, out=options.out)
+    print(exported)
     return 0
 
 

@@ -6,6 +6,7 @@ they are an instance (``default_config``) that the command line parses onto, not
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -187,6 +188,31 @@ def config_from_json(values: Any) -> TrainConfig:
     config = TrainConfig(**values | {name: Path(values[name]) if values.get(name) else None for name in _PATHS})
     validate_numbers(config)
     return config
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that a Python program gives for fields of ``TrainConfig``, of the fields' types.
+
+    Raises:
+      UsageError: there is no such option, or the value is of another type.
+    """
+    kinds = get_type_hints(TrainConfig)
+    values = dict(options)
+    for name, value in options.items():
+        if name not in kinds:
+            raise UsageError(f"there is no option {name!r}{nearest(name, list(kinds))}")
+        if name in _PATHS and isinstance(value, str):
+            values[name] = Path(value)
+        elif not _is_of(value, kinds[name]):
+            raise UsageError(f"--{name.replace('_', '-')}: got {value!r}; {_in_words(kinds[name])} would be right")
+    return values
+
+
+def _in_words(kind: Any) -> str:
+    """A field's type, as in ``int | None``, or its choices."""
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 _PATHS = ("out", "resume")

@@ -31,21 +31,18 @@ class Display(Protocol):
         """Shows the newest window: a ``"rates"`` line, the share done and the seconds left, if they are known."""
 
 
-def make_display(title: str, *, on_cpu: bool) -> Display:
+def make_display(title: str, *, on_cpu: bool, quiet: bool = False) -> Display:
     """A panel where standard output is a terminal, else lines; ``on_cpu``: the model shares the games' cores."""
+    if quiet:
+        return _NoDisplay()
     console = Console()
     if console.is_terminal:
         return _PanelDisplay(console, title, on_cpu)
     return _PlainDisplay(on_cpu, simulated="SIMULATED" in title)
 
 
-class _PlainDisplay:
-    """One line a window."""
-
-    def __init__(self, on_cpu: bool, *, simulated: bool = False) -> None:
-        self._on_cpu = on_cpu
-        self._simulated = simulated
-        self._held_back_by: str | None = None  # as last said
+class _NoDisplay:
+    """Nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +51,21 @@ class _PlainDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
+        pass
+
+
+class _PlainDisplay(_NoDisplay):
+    """One line a window."""
+
+    def __init__(self, on_cpu: bool, *, simulated: bool = False) -> None:
+        self._on_cpu = on_cpu
+        self._simulated = simulated
+        self._held_back_by: str | None = None  # as last said
 
     def say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more; the run goes on

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass, replace
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,14 @@ class Evaluation:
         }
 
 
-def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str) -> Evaluation:
+def evaluate(
+    path: str | PathLike[str],
+    *,
+    episodes: int = 30,
+    greedy: bool = False,
+    seed: int = 1000,
+    device: str = "auto",
+) -> Evaluation:
     """Plays ``episodes`` whole games, without reward clipping and without life-loss episodes.
 
     ``path`` is a checkpoint or a run's folder, whose newest one that is whole is taken.
@@ -59,7 +67,7 @@ def evaluate(path: Path, *, episodes: int, greedy: bool, seed: int, device: str)
     Raises:
       UsageError: there is no such checkpoint, or it cannot be used.
     """
-    policy = load_policy(path, device=device, seed=seed)
+    policy = load_policy(Path(path), device=device, seed=seed)
     config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
     num_envs = min(MAX_ENVS, episodes)

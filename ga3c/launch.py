@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from ga3c.config import TrainConfig
 from ga3c.display import say_error
 from ga3c.envs import EnvSpec
+from ga3c.events import Events, Run
 from ga3c.forkserver import ForkServer
 from ga3c.presets import most_counts
 from ga3c.rlimits import provide_descriptors
@@ -15,11 +16,13 @@ _ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
 
 
 @contextmanager
-def launching(mode: str) -> Iterator[Callable[[TrainConfig, EnvSpec], int]]:
+def launching(
+    mode: str, events: Events | None = None, *, quiet: bool = False
+) -> Iterator[Callable[[TrainConfig, EnvSpec], Run]]:
     """Starts the mode's forkserver, which imports beside this process, and gives what to call when all is known.
 
-    That takes the validated options and the specification of their environment, trains until the budget is used up or
-    a signal comes, and returns the exit code. Whatever was started is gone when the context is left.
+    That takes the validated options and the specification of their environment, and trains until the budget is used
+    up, a signal comes, or a callback of ``events`` says so. Whatever was started is gone when the context is left.
 
     Raises (the function that it gives):
       UsageError: before anything was written.
@@ -31,7 +34,7 @@ def launching(mode: str) -> Iterator[Callable[[TrainConfig, EnvSpec], int]]:
             server = ForkServer(_ROLES[mode])
             undo.callback(server.close, timeout_s=0.0)
 
-        def launch(config: TrainConfig, spec: EnvSpec) -> int:
+        def launch(config: TrainConfig, spec: EnvSpec) -> Run:
             provide_descriptors(most_counts(config)[0])
             sampler = None
             # A resumed run plays games that depend on how far it had come, which its checkpoint says.
@@ -41,6 +44,6 @@ def launching(mode: str) -> Iterator[Callable[[TrainConfig, EnvSpec], int]]:
                 sampler.start()
             from ga3c.run import train
 
-            return train(config, spec, server, sampler)
+            return train(config, spec, server, sampler, events, quiet=quiet)
 
         yield launch

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ga3c.envs import Episode
+from ga3c.events import EpisodeEvent, Events, UpdateEvent
 from ga3c.machine import CoreClock
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
@@ -71,18 +72,27 @@ class Meters:
       samples: live samples of the updates, without those before a resume.
     """
 
-    def __init__(self, frames_per_step: int, *, env_steps: int = 0, updates: int = 0, time_s: float = 0.0) -> None:
-        """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before."""
+    def __init__(
+        self,
+        frames_per_step: int,
+        *,
+        env_steps: int = 0,
+        updates: int = 0,
+        time_s: float = 0.0,
+        events: Events | None = None,
+    ) -> None:
+        """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before; ``events`` are told."""
         self.env_steps = env_steps
         self.updates = updates
         self.samples = 0
         self._frames_per_step = frames_per_step
+        self._events = events or Events()
         self._began = time.perf_counter() - time_s
         self._lock = threading.Lock()  # guards all that follows, and the counts
         self._window = _Window()
         self._learning_rate: float | None = None
         self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
-        self._episodes: list[dict[str, Any]] = []
+        self._episodes: list[EpisodeEvent] = []
         self._predicted_at: float | None = None  # last
         self._cores = CoreClock()
         self._counts: dict[str, int | None] = dict.fromkeys(("actors", "predictors", "trainers"))
@@ -108,15 +118,9 @@ class Meters:
             self._window.prediction_batches[rows] += batches
             for episode in episodes:
                 self._returns.append(episode.episode_return)
-                self._episodes.append(
-                    {
-                        "kind": "episode",
-                        "time_s": round(self.time_s, 3),
-                        "env_steps": self.env_steps,
-                        "return": episode.episode_return,
-                        "length": episode.length,
-                    }
-                )
+                event = EpisodeEvent(*episode, self.env_steps, round(self.time_s, 3))
+                self._episodes.append(event)
+                self._events.finished(event)
 
     def updated(self, update: UpdateFigures, rows: int) -> None:
         """The model was updated with a batch of ``rows`` samples, live or not."""
@@ -133,6 +137,11 @@ class Meters:
             w.value_loss += update.value_loss * update.samples
             w.entropy += update.entropy * update.samples
             w.gradient_norm += update.gradient_norm
+            if self._events.on_update is not None:
+                lag = sum(lag * count for lag, count in update.lags.items()) / max(1, update.samples)
+                self._events.updated(
+                    UpdateEvent(self.updates, self.env_steps, round(self.time_s, 3), *update[:-1], policy_lag=lag)
+                )
 
     def spent(self, role: str, **seconds: float) -> None:
         """A worker of ``role`` spent so long on each of its activities; those that begin with ``waiting`` are idle."""
@@ -167,7 +176,7 @@ class Meters:
         """The lines of episodes that ended since the last call."""
         with self._lock:
             episodes, self._episodes = self._episodes, []
-        return episodes
+        return [episode.line() for episode in episodes]
 
     @property
     def episode_return_mean(self) -> float | None:

@@ -77,8 +77,8 @@ class Policy:
         """
         observations = np.asarray(observations)
         if observations.shape == self.spec.observation_shape:
-            (action,) = self.act(observations[np.newaxis], greedy=greedy)
-            return np.asarray(action)
+            action: NDArray[np.int64] = self.act(observations[np.newaxis], greedy=greedy)[0]
+            return action
         return self.choose(self.judge(observations), greedy=greedy)
 
     def choose(self, judgement: Judgement, *, greedy: bool = False) -> NDArray[np.int64]:
@@ -87,7 +87,8 @@ class Policy:
         if not greedy:
             # Exponential races: the smallest of Exp(1) / p is action a with probability p(a).
             weights = weights / self._draw.standard_exponential(weights.shape, np.float32)
-        return np.asarray(weights.argmax(axis=1))
+        actions: NDArray[np.int64] = weights.argmax(axis=1)
+        return actions
 
 
 def load_policy(path: Path, *, device: str = "auto", seed: int = 0) -> Policy:

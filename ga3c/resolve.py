@@ -1,13 +1,13 @@
 """From what a user says of a training run to every option of it, without torch."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 from ga3c.choices import Dynamic, gpu_driver_is_there
-from ga3c.config import TrainConfig, read_config
+from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.options import parse
@@ -20,13 +20,12 @@ class Said:
     """What a user said, each option right by itself.
 
     Attributes:
-      arguments, prog: the words, and the command that they follow.
-      config: with them, but without the defaults that depend on environment and machine.
+      put_on: gives a configuration with what the user said in place of its own.
+      config: what the user said, without the defaults that depend on environment and machine.
       before: the configuration of the run that is resumed, if one is.
     """
 
-    arguments: Sequence[str]
-    prog: str
+    put_on: Callable[[TrainConfig], TrainConfig]
     config: TrainConfig
     before: TrainConfig | None
 
@@ -40,14 +39,28 @@ def read_options(arguments: Sequence[str], prog: str) -> Said:
     if "-h" in arguments or "--help" in arguments:
         parse(TrainConfig, arguments, prog, _defaults(TrainConfig(), None)[0])
     arguments = _with_values(arguments)
+    return _said(lambda default: parse(TrainConfig, arguments, prog, default))
+
+
+def take_options(options: Mapping[str, Any]) -> Said:
+    """The same of values by the names of ``TrainConfig``'s fields.
+
+    Raises:
+      UsageError: with the first that is wrong by itself.
+    """
+    values = check_options(options)
+    return _said(lambda default: dataclasses.replace(default, **values))
+
+
+def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
     # What a user says of these decides the defaults of the rest, so they are read first.
-    config = parse(TrainConfig, arguments, prog)
+    config = put_on(TrainConfig())
     before = None
     if config.resume is not None:
         before = dataclasses.replace(read_config(config.resume), resume=config.resume)
-        config = parse(TrainConfig, arguments, prog, before)
+        config = put_on(before)
     validate_alone(config)
-    return Said(arguments, prog, config, before)
+    return Said(put_on, config, before)
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:
@@ -67,7 +80,7 @@ def resolve(said: Said) -> tuple[TrainConfig, EnvSpec]:
       UsageError: the environment cannot be had, or options do not go together.
     """
     default, spec = _defaults(said.config, said.before)
-    config = fit(parse(TrainConfig, said.arguments, said.prog, default), default)
+    config = fit(said.put_on(default), default)
     config = dataclasses.replace(config, preset=default.preset)  # by its name, where a file was given
     validate(config, spec)
     return config, spec

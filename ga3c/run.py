@@ -1,22 +1,18 @@
 """One training run around whichever mode: its folder, budget, signals, checkpoints, metrics and display."""
 
+import contextlib
 import datetime
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from setproctitle import setproctitle
-
 import ga3c
 from ga3c.a2c import A2c
 from ga3c.a3c import A3c
-from ga3c.build import build_model
+from ga3c.build import build_model, normalise, settings_kept
 from ga3c.checkpoint import (
     Checkpoint,
     Progress,
@@ -30,33 +26,40 @@ from ga3c.checkpoint import (
 from ga3c.config import TrainConfig
 from ga3c.curves import is_simulated
 from ga3c.display import Display, make_display
-from ga3c.envs import EnvError, EnvSpec, env_seeds, make_env
+from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError, WorkerError
+from ga3c.events import Events, Run
 from ga3c.forkserver import ForkServer
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model
-from ga3c.networks import ConvNetwork
 from ga3c.presets import check_out
 from ga3c.sampler import Sampler
 from ga3c.signals import Signals
-from ga3c.supervisor import MAX_DEATHS
 from ga3c.system import Context, System
-from ga3c.watchdog import time_limit
 
 _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 _TICK_S = 0.25
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
-_RANDOM_ENVS, _RANDOM_STEPS = 4, 400  # a second of play, once
 _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
 _PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
 
 
-def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, sampler: Sampler | None = None) -> int:
-    """Trains until the budget is used up or a signal comes, and returns the exit code.
+@settings_kept()
+def train(
+    config: TrainConfig,
+    spec: EnvSpec,
+    server: ForkServer | None = None,
+    sampler: Sampler | None = None,
+    events: Events | None = None,
+    *,
+    quiet: bool = False,
+) -> Run:
+    """Trains until the budget is used up, a signal comes, or a callback of ``events`` says so.
 
-    Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``.
+    Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``; ``quiet``
+    shows nothing.
 
     Raises:
       UsageError: before anything was written.
@@ -67,10 +70,8 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, 
     with model.changing():
         if config.resume is not None:
             progress, unusable = _restore(config.resume, model)
-        waits = is_simulated(config.device)  # and needs no mean image
-        if config.resume is None and config.normalise_states and not waits and isinstance(model.network, ConvNetwork):
-            with time_limit(config.actor_timeout, f"random play of {config.env}"):
-                model.network.normalise(_random_play(config, spec))
+        else:
+            normalise(model.network, config, spec)
     folder = _make_folder(config)
     run = {
         "config": config.to_json(),
@@ -86,12 +87,12 @@ def train(config: TrainConfig, spec: EnvSpec, server: ForkServer | None = None, 
     except OSError as error:
         option = "--out" if config.resume is None else "--resume"
         raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
-    setproctitle("ga3c: learner")
-    signals = Signals()
-    with signals.handled(), metrics as writer, make_display(_title(config), on_cpu=run["device"] == "cpu") as display:
+    signals, events = Signals(), events or Events()
+    show = make_display(_title(config), on_cpu=run["device"] == "cpu", quiet=quiet)
+    with signals.handled(), metrics as writer, show as display:
         for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
             display.say(line)
-        session = _Session(config, spec, model, folder, progress, writer, display, signals, server, sampler)
+        session = _Session(config, spec, model, folder, progress, writer, display, signals, events, server, sampler)
         return session.run()
 
 
@@ -108,6 +109,7 @@ class _Session:
         writer: MetricsWriter,
         display: Display,
         signals: Signals,
+        events: Events,
         server: ForkServer | None,
         sampler: Sampler | None,
     ) -> None:
@@ -117,11 +119,13 @@ class _Session:
         self._writer = writer
         self._display = display
         self._signals = signals
+        self._events = events
         self._meters = Meters(
             spec.frames_per_step,
             env_steps=progress.env_steps,
             updates=progress.updates,
             time_s=progress.time_s,
+            events=events,
         )
         self._schedule = config.schedule()
         make = _SYSTEMS[config.mode]
@@ -131,18 +135,33 @@ class _Session:
         self._first_update = progress.updates
         self._resumed_steps = progress.env_steps
 
-    def run(self) -> int:
-        """Returns the exit code."""
-        try:
+    def run(self) -> Run:
+        """Whatever ends it, what was learnt is written."""
+        with contextlib.ExitStack() as leave:
+            leave.callback(self._leave)
+            leave.callback(self._system.stop)
             self._system.start()
             self._loop()
-        finally:
-            self._system.stop()
+        if self._system.failure is not None:
+            raise WorkerError(str(self._system.failure))
+        self._events.tell()  # what has happened since it was asked to stop
+        self._say_end()
+        meters = self._meters
+        return Run(
+            self._folder,
+            self._signals.exitcode,
+            meters.env_steps,
+            meters.updates,
+            meters.time_s,
+            meters.episode_return_mean,
+        )
+
+    def _leave(self) -> None:
         self._write_metrics()
         self._write([self._totals()])
         self._checkpoint()
-        if self._system.failure is not None:
-            raise WorkerError(str(self._system.failure))
+
+    def _say_end(self) -> None:
         code = self._signals.exitcode
         command = f"ga3c eval {self._folder}" if code == 0 else f"ga3c train --resume {self._folder}"
         left = f"; {'score it' if code == 0 else 'resume'} with: {command}"
@@ -151,7 +170,8 @@ class _Session:
             why = "no checkpoint could be written" if learnt else "nothing was learnt"
             left = f"; {why}, so there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
-        return code
+        if self._events.lost:
+            self._display.say(f"the callbacks were slower than the training: {self._events.lost:,} events were dropped")
 
     def _loop(self) -> None:
         windows = _Every(_WINDOW_S)
@@ -165,6 +185,8 @@ class _Session:
                 self._meters.suspended(stood_still_s)
                 self._display.say(f"the run stood still for {stood_still_s:.0f} s: it was suspended, and goes on")
             self._system.tick()
+            if not self._events.tell():
+                return
             begins = not learning and self._meters.updates > self._first_update
             if begins or windows.due():
                 self._write_metrics()
@@ -253,28 +275,6 @@ def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
         return checkpoint.progress
 
     return read_newest(folder, use)
-
-
-def _random_play(config: TrainConfig, spec: EnvSpec) -> torch.Tensor:
-    """States of random play, [N, ...]: what the game looks like before anything is learnt."""
-    draw = np.random.default_rng(config.seed)
-    generation = 0
-    while True:
-        try:
-            seeds = env_seeds(config.seed, 0, generation, _RANDOM_ENVS)
-            env = make_env(config.env_config(), seeds, threads=len(os.sched_getaffinity(0)))
-            env.reset()
-            states = []
-            for step in range(_RANDOM_STEPS):
-                played = env.step(draw.integers(0, spec.num_actions, _RANDOM_ENVS)).states
-                if step % 4 == 0:  # neighbours share frames
-                    states.append(np.copy(played))
-            env.close()
-            return torch.from_numpy(np.concatenate(states))
-        except EnvError:
-            generation += 1
-            if config.on_env_error == "stop" or generation == MAX_DEATHS:
-                raise
 
 
 def _make_folder(config: TrainConfig) -> Path:

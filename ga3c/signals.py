@@ -3,37 +3,46 @@
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+_ASKING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once. SIGCONT is noted."""
+    """SIGINT and SIGTERM: the first asks the run to stop, the next go to whom they went before. SIGCONT is noted."""
 
     def __init__(self) -> None:
         """Nothing is handled before ``handled`` is entered."""
         self.exitcode = 0  # 0 until a signal has come
         self._continued = False
+        self._before: dict[int, Any] = {}  # handlers
         # No lock, and so no threading.Event: the handler runs inside whatever the main thread is doing.
         self._asked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handles them while it lasts, once."""
-        old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        old[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
+        """Handles them while it lasts, once; outside of the main thread, which alone can, nothing is handled."""
         try:
+            if threading.current_thread() is threading.main_thread():
+                for number in _ASKING:
+                    self._before[number] = signal.signal(number, self._handle)
+                self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
             yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+            self._give_back()
             os.close(self._asked_fd)
 
     def _handle(self, number: int, _: object) -> None:
-        if self.exitcode:
-            os._exit(128 + number)  # The forkserver sees the end of this process and takes the actors with it.
+        self._give_back()  # The command line's own handlers end the process; the forkserver takes the actors with it.
         self.exitcode = 128 + number
         os.eventfd_write(self._asked_fd, 1)
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, _: int, __: object) -> None:
         self._continued = True

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ga3c"
 
 # What each room may import of the package. A row names everything that is allowed, so that a new arrow is a decision.
 ALLOWED = {
-    "__init__": set(),
+    "__init__": {"api", "envs", "errors", "events", "policy"},
     "__main__": {"cli"},
     "errors": set(),
     "returns": set(),
@@ -21,23 +21,27 @@ ALLOWED = {
     "losses": {"choices"},
     "optim": {"choices"},
     "networks": {"choices", "errors"},
+    "events": set(),
     "envs": {"envs.base", "envs.envpool_backend", "envs.gymnasium_backend", "envs.player", "errors"},
     "envs.base": {"errors"},
     "envs.player": {"envs.base"},
     "envs.envpool_backend": {"envs.base"},
     "envs.gymnasium_backend": {"envs.base", "envs.envpool_backend", "errors"},
+    "envs.gym_vector": {"envs", "errors"},
     "slabs": {"envs"},
     "channels": {"envs", "slabs"},
     "queues": {"channels", "slabs"},
     "machine": set(),
-    "metrics": {"envs", "machine"},
+    "metrics": {"envs", "events", "machine"},
     "resident": {"slabs"},
     "cuda": set(),
     "device": {"choices", "curves", "errors"},
     "model": {"choices", "cuda", "losses", "metrics", "optim", "resident", "slabs"},
     "simulated": {"choices", "curves", "metrics", "model", "resident"},
     "latency": {"build", "config", "curves", "envs", "errors", "machine", "model", "slabs"},
-    "build": {"config", "curves", "device", "envs", "model", "networks", "optim", "simulated"},
+    "build": {
+        "config", "curves", "device", "envs", "model", "networks", "optim", "simulated", "supervisor", "watchdog",
+    },
     "batches": {"model", "returns", "slabs"},
     "actor": {"channels", "envs", "slabs"},
     "predictor": {"channels", "metrics", "model", "queues", "resident", "slabs"},
@@ -63,19 +67,19 @@ ALLOWED = {
     "sampler": {
         "actor", "channels", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
-    "launch": {"config", "envs", "forkserver", "presets", "display", "rlimits", "run", "sampler"},
+    "launch": {"config", "envs", "events", "forkserver", "presets", "display", "rlimits", "run", "sampler"},
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},
     "a2c": {"batches", "collector", "envs", "supervisor", "system"},
     "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "sampler", "supervisor"},
     "bottleneck": set(),
     "display": {"bottleneck"},
     "run": {
-        "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "forkserver", "ga3c",
-        "machine", "metrics", "model", "networks", "presets", "display", "sampler", "signals", "supervisor",
-        "system", "watchdog",
+        "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "events", "forkserver", "ga3c",
+        "machine", "metrics", "model", "presets", "display", "sampler", "signals", "system",
     },
     "policy": {"checkpoint", "config", "device", "envs", "errors", "networks"},
     "evaluate": {"envs", "policy"},
+    "export": {"choices", "envs", "errors", "policy"},
     "compare": {"compare.command"},
     "compare.cells": set(),
     "compare.figures": set(),
@@ -110,13 +114,14 @@ ALLOWED = {
     },
     "dynamic": {"choices"},
     "cli": {
-        "compare", "config", "curves", "device", "envs", "errors", "evaluate", "latency", "launch",
+        "choices", "compare", "config", "curves", "device", "envs", "errors", "evaluate", "export", "latency", "launch",
         "networks", "options", "display", "resolve", "tune",
     },
+    "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "resolve"},
 }  # fmt: skip
 WITHOUT_TORCH = [
-    "__init__", "actor", "channels", "cli", "choices", "config", "envs", "errors", "forkserver", "launch", "presets",
-    "compare", "compare.options", "queues", "resolve", "returns", "sampler", "slabs", "tune",
+    "__init__", "actor", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs", "errors",
+    "events", "forkserver", "launch", "presets", "queues", "resolve", "returns", "sampler", "slabs", "tune",
 ]  # fmt: skip
 
 

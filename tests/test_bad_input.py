@@ -54,7 +54,7 @@ def a_module(folder):
 TABLE = [
     # commands
     ([], None, "usage"),
-    (["trian"], None, "unknown command 'trian'; train, eval, compare, tune, networks would be right"),
+    (["trian"], None, "unknown command 'trian'; train, eval, export, compare, tune, networks would be right"),
     # options that there are not, or without what they need
     (["train", "--acters", "3"], None, "unrecognized options: --acters, 3; --actors INT would be right"),
     (["train", "Pong-v5", "Breakout-v5"], None, "unrecognized options: Breakout-v5"),
@@ -168,6 +168,13 @@ TABLE = [
     (["eval", "file"], a_newer_checkpoint, "file has checkpoint format 99; this version of ga3c reads 1"),
     (["eval", "run"], a_run, "holds the weights of another network"),
     (["train", "--resume", "run", "--total-steps", "10"], a_run, "holds the weights of another network"),
+    (["export"], None, "PATH"),
+    (["export", "run", "--format", "keras"], None, "invalid choice 'keras' for argument '--format'"),
+    (["export", "nowhere"], None, "nowhere does not exist; a run's folder or a checkpoint would be right"),
+    (["export", "nowhere", "--format", "torch"], None, "nowhere does not exist"),
+    (["export", "."], None, "holds no checkpoint"),
+    (["export", "file"], no_checkpoint, "file cannot be read as a checkpoint"),
+    (["export", "run"], a_run, "holds the weights of another network"),
     (["networks", "--out", "/proc/nowhere/curves.json"], None, "/proc/nowhere/curves.json cannot be written to"),
 ]  # fmt: skip
 

@@ -152,11 +152,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_what_was_learnt_befor
 def test_actors_make_their_environments_while_torch_is_loaded(tmp_path):
     code = """
 import sys, time, types
-def train(config, spec, server, sampler):
+def train(config, spec, server, sampler, *_, **__):
     deadline = time.monotonic() + 30
     while len(sampler.actors.pids()) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    return 7 if len(sampler.actors.pids()) == 2 and "torch" not in sys.modules else 1
+    return types.SimpleNamespace(exitcode=7 if len(sampler.actors.pids()) == 2 and "torch" not in sys.modules else 1)
 sys.modules["ga3c.run"] = types.SimpleNamespace(train=train)
 from ga3c.cli import run
 sys.exit(run(["train", "CartPole-v1", "--actors", "2", "--device", "cpu"]))

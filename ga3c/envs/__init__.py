@@ -8,7 +8,7 @@ import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
 from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, Step, VectorEnv
-from ga3c.envs.player import Episode, Player
+from ga3c.envs.player import Episode, Player, random_states
 from ga3c.errors import UsageError, nearest
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "env_spec",
     "load_backends",
     "make_env",
+    "random_states",
 ]
 
 

@@ -72,7 +72,8 @@ def _check_id(config: EnvConfig) -> None:
         return
     known = [*gymnasium.registry, *(known_ids() if config.backend == "auto" and not module else [])]
     where = "Gymnasium has no" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has an"
-    raise UsageError(f"{where} environment {config.id!r}{nearest(name, known)}")
+    near = nearest(name, known) or "; one of your own would be module:Id, with the module that registers it"
+    raise UsageError(f"{where} environment {config.id!r}{near}")
 
 
 def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:

@@ -49,3 +49,15 @@ class Player:
             self.episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
             self._returns[k] = 0.0
             self._lengths[k] = 0
+
+
+def random_states(env: VectorEnv, num_actions: int, seed: int, steps: int = 400) -> NDArray[Any]:
+    """States of random play, [N, ...]: what a game looks like before anything is learnt; every fourth is kept."""
+    draw = np.random.default_rng(seed)
+    env.reset()
+    states = []
+    for step in range(steps):
+        played = env.step(draw.integers(0, num_actions, env.num_envs)).states
+        if step % 4 == 0:  # neighbours share frames
+            states.append(np.copy(played))
+    return np.concatenate(states)
