@@ -147,8 +147,7 @@ def _export(arguments: list[str]) -> int:
     options = parse(ExportOptions, arguments, "ga3c export")
     from ga3c.export import export
 
-    exported = export(options.path, format=options.format, out=options.out)
-    print(exported)
+    print(export(options.path, format=options.format, out=options.out))
     return 0
 
 

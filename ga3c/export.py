@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ class _Judging(nn.Module):
         return torch.softmax(logits.float(), dim=1), values.float()
 
 
-def export(path: str | os.PathLike[str], *, format: ExportFormat = "onnx", out: Path | None = None) -> Exported:
+def export(
+    path: str | PathLike[str], *, format: ExportFormat = "onnx", out: str | PathLike[str] | None = None
+) -> Exported:
     """Exports the policy of a checkpoint, or of the newest in a run's folder.
 
     Args:
@@ -85,7 +88,8 @@ def export(path: str | os.PathLike[str], *, format: ExportFormat = "onnx", out: 
     if format == "onnx":
         _check_extra()
     policy = load_policy(Path(path), device="cpu")
-    file = out or policy.path.with_name({"onnx": "policy.onnx", "torch": "policy.pt2"}[format])
+    name = {"onnx": "policy.onnx", "torch": "policy.pt2"}[format]
+    file = policy.path.with_name(name) if out is None else Path(out)
     _check_writable(file)
     states = _random_play(policy)
     write = {"onnx": _to_onnx, "torch": _to_torch}[format]
@@ -97,7 +101,7 @@ def export(path: str | os.PathLike[str], *, format: ExportFormat = "onnx", out: 
         raise UsageError(
             f"network {policy.config.network!r} cannot be exported as {format}: {type(error).__name__}: {reason}"
         ) from None
-    difference = max(_differences(policy, judge, states))
+    difference = float(np.max(list(_differences(policy, judge, states))))  # which lets no NaN slip through
     if not difference <= _TOLERANCE:
         raise UsageError(
             f"network {policy.config.network!r} exported as {format} gives other outputs than the network: they differ"
@@ -114,7 +118,7 @@ def _without_exporters_words() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -154,9 +158,10 @@ def _about(policy: Policy) -> dict[str, str]:
 
 def _trace(policy: Policy, states: NDArray[Any]) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
-    network = policy.network.to(memory_format=torch.contiguous_format)  # as every reader of the file has weights
+    for parameter in policy.network.parameters():  # laid out as whoever reads the file expects them
+        parameter.data = parameter.data.contiguous()
     return torch.export.export(
-        _Judging(network).eval(), (torch.from_numpy(states[:2]),), dynamic_shapes={_INPUT: {0: batch}}
+        _Judging(policy.network).eval(), (torch.from_numpy(states[:2]),), dynamic_shapes={_INPUT: {0: batch}}
     )
 
 
