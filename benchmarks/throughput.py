@@ -26,8 +26,36 @@ from ga3c.resolve import read_options, resolve
 
 _GRID_S, _AGAIN_S = 1.0, 3.0  # of each measurement of the limit
 _PEER_NETWORKS = ("small", "nature")
-_PEER_DEFAULTS = ["--t-max", "5", "--actors", "4", "--envs-per-actor", "16", "--network", "small"]
 _PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another library, in an environment of its own.
+
+    Attributes:
+      packages: what ``peer_python`` makes that of.
+      script: in ``peers/``; all take the same options, and print the same JSON.
+      vecs: ways to run its environments, of which the faster counts; the script's ``--vec``.
+      defaults: options of ``ga3c train``, beside which it runs.
+    """
+
+    packages: str
+    script: str
+    vecs: tuple[str, ...]
+    defaults: tuple[str, ...]
+
+
+_ENVS = ("--actors", "4", "--envs-per-actor", "16")
+_PEERS = {
+    "sb3": Peer("sb3", "sb3_a2c.py", ("subproc", "dummy"), ("--t-max", "5", *_ENVS, "--network", "small")),
+    "sample-factory": Peer(
+        "sample_factory",
+        "sample_factory_appo.py",
+        ("async", "serial"),
+        ("--t-max", "20", *_ENVS, "--network", "nature"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +72,11 @@ class Options:
     """JSONL file that a row is appended to; default benchmarks/results/throughput.jsonl."""
     limit: bool = True
     """Measure the machine's limit beside each run, and print what share of it was reached."""
-    peer: Literal["sb3"] | None = None
-    """Library to compare with; its environment is made on first use. Sets t_max 5 and 4x16 environments."""
-    peer_vec: Literal["subproc", "dummy", "best"] = "best"
-    """The peer's environments: in processes, in its own, or the faster of the two in each repeat."""
+    peer: Literal["sb3", "sample-factory"] | None = None
+    """Library to compare with; its environment is made on first use. Sets t_max, the network and 4x16 environments."""
+    peer_vec: str = "best"
+    """How the peer runs its environments. sb3: subproc, dummy. sample-factory: async, serial. best takes the faster in
+    each repeat."""
 
 
 def main() -> None:
@@ -58,13 +87,13 @@ def main() -> None:
 def _main(arguments: list[str]) -> int:
     options, rest = tyro.cli(Options, args=arguments, prog="throughput.py", return_unknown_args=True)
     # Of an option given twice the last counts, so that these are defaults; a preset brings its own.
-    defaults = _PEER_DEFAULTS if options.peer and not any(a.startswith("--preset") for a in rest) else []
-    train_arguments = defaults + rest
+    defaults = _PEERS[options.peer].defaults if options.peer and not any(a.startswith("--preset") for a in rest) else ()
+    train_arguments = [*defaults, *rest]
     _check(options, train_arguments)
     path = options.record or RESULTS / "throughput.jsonl"
     prepare(path)
     if options.peer:
-        peer_python(options.peer)
+        peer_python(_PEERS[options.peer].packages)
     row = {"measured": "throughput", **facts(), "train_arguments": train_arguments}
     _warn_if_busy(row)
     row |= _measure(options, train_arguments)
@@ -89,6 +118,9 @@ def _check(options: Options, train_arguments: list[str]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is this benchmark's own to choose; leave it out")
     game = env_spec(said.env_config()).game
     if options.peer:
+        vecs = (*_PEERS[options.peer].vecs, "best")
+        if options.peer_vec not in vecs:
+            raise UsageError(f"--peer-vec: got {options.peer_vec!r}; {', '.join(vecs)} would be right")
         _check_peer(options.peer, said, game)
 
 
@@ -176,24 +208,25 @@ def _options_row(options: Options) -> Run:
 
 
 def _peer_runs(options: Options, settings: Run) -> list[Run]:
-    """Runs the peer once for each kind of environments, as the GA3C run of ``settings`` was run."""
+    """Runs the peer in each way that was asked for, as the GA3C run of ``settings`` was run."""
     if options.peer is None:
         return []
-    kinds = ("subproc", "dummy") if options.peer_vec == "best" else (options.peer_vec,)
-    return [run for kind in kinds for run in _sb3_run(options, settings, kind)]
+    peer = _PEERS[options.peer]
+    vecs = peer.vecs if options.peer_vec == "best" else (options.peer_vec,)
+    return [run for vec in vecs for run in _peer_run(peer, options, settings, vec)]
 
 
-def _sb3_run(options: Options, settings: Run, vec: str) -> list[Run]:
-    """Returns a series for each number of torch threads.
+def _peer_run(peer: Peer, options: Options, settings: Run, vec: str) -> list[Run]:
+    """Returns the series of one run of the peer's script, which may measure several settings by turns.
 
     Raises:
       BenchmarkError: its network has another size than ours.
     """
     config = settings["config"]
     arguments = {
-        "--env": f"ALE/{config['env'].removeprefix('ALE/')}",
+        "--env": config["env"].removeprefix("ALE/"),
         "--network": config["network"],
-        "--n-steps": config["t_max"],
+        "--t-max": config["t_max"],
         "--envs": config["actors"] * config["envs_per_actor"],
         "--seed": config["seed"],
         "--device": settings["device"],
@@ -201,23 +234,12 @@ def _sb3_run(options: Options, settings: Run, vec: str) -> list[Run]:
         "--warm-up-s": options.warm_up_s,
         "--seconds": options.seconds,
     }
-    answer = run_peer(peer_python("sb3"), "sb3_a2c.py", [str(word) for pair in arguments.items() for word in pair])
+    words = [str(word) for pair in arguments.items() for word in pair]
+    answer = run_peer(peer_python(peer.packages), peer.script, words)
     if answer["parameters"] != settings["parameters"]:
         raise BenchmarkError(f"networks differ: {answer['parameters']} parameters, ga3c's {settings['parameters']}")
-    windows = answer.pop("windows")
-    return [
-        series(
-            f"sb3 {vec}, {threads} torch thread{'s' if threads > 1 else ''}",
-            # Each step is predicted once and trained on once.
-            [
-                {"seconds": round(w["seconds"], 3), "pps": w["steps_per_s"], "training_samples_per_s": w["steps_per_s"]}
-                for w in windows
-                if w["threads"] == threads
-            ],
-        )
-        | {"vec": vec, "threads": threads, **answer}
-        for threads in sorted({w["threads"] for w in windows})
-    ]
+    runs = answer.pop("runs")
+    return [series(run.pop("system"), run.pop("windows")) | {"vec": vec, **run, **answer} for run in runs]
 
 
 def _summary(repeats: list[list[Run]], ratios: list[float]) -> list[str]:

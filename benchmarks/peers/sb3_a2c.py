@@ -66,12 +66,14 @@ class Windows(BaseCallback):
     """Times windows of whole rollouts and updates, with one number of torch threads after the other.
 
     Attributes:
+      thread_counts: in the order in which they take turns.
       closed: one for each window: threads, seconds, steps_per_s.
     """
 
     def __init__(self, thread_counts: list[int], warm_up_s: float, seconds: float) -> None:
         """``seconds`` are measured of each number of threads."""
         super().__init__()
+        self.thread_counts = thread_counts
         self.closed: list[dict[str, float]] = []
         self._wanted = len(thread_counts) * max(1, round(seconds / _WINDOW_S))
         self._counts = cycle(thread_counts)
@@ -116,16 +118,29 @@ def main() -> None:
         "device": str(model.device),
         "default_threads": default_threads,
         "versions": {package: version(package) for package in _PACKAGES},
-        "windows": windows.closed,
+        "runs": [_run(options.vec, threads, windows.closed) for threads in windows.thread_counts],
     }
     print(json.dumps(answer))
 
 
+def _run(vec: str, threads: int, windows: list[dict[str, float]]) -> dict[str, Any]:
+    """What was measured with one number of torch threads. Each step is predicted once and trained on once."""
+    return {
+        "system": f"sb3 {vec}, {threads} torch thread{'s' if threads > 1 else ''}",
+        "threads": threads,
+        "windows": [
+            {"seconds": round(w["seconds"], 3), "pps": w["steps_per_s"], "training_samples_per_s": w["steps_per_s"]}
+            for w in windows
+            if w["threads"] == threads
+        ],
+    }
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", default="ALE/Pong-v5")
+    parser.add_argument("--env", default="Pong-v5")
     parser.add_argument("--network", choices=_NETWORKS, default="small")
-    parser.add_argument("--n-steps", type=int, default=5)
+    parser.add_argument("--t-max", type=int, default=5)
     parser.add_argument("--envs", type=int, default=32)
     parser.add_argument("--vec", choices=_WORKERS, default="subproc")
     parser.add_argument("--seed", type=int, default=1)
@@ -140,7 +155,7 @@ def _make_env(options: argparse.Namespace) -> VecEnv:
     # The processes' common parent imports once what each would otherwise import for itself.
     multiprocessing.set_forkserver_preload([__name__, "stable_baselines3.common.env_util", "ale_py"])
     env = make_atari_env(
-        options.env,
+        f"ALE/{options.env}",
         n_envs=options.envs,
         seed=options.seed,
         env_kwargs={"frameskip": 1, "repeat_action_probability": 0.0, "max_num_frames_per_episode": 108_000},
@@ -156,9 +171,7 @@ def _make_model(options: argparse.Namespace, env: VecEnv) -> A2C:
         "features_extractor_kwargs": {"network": options.network},
         "net_arch": [],  # both heads sit on the trunk, as they do by default with NatureCNN
     }
-    model = A2C(
-        "CnnPolicy", env, n_steps=options.n_steps, policy_kwargs=policy, seed=options.seed, device=options.device
-    )
+    model = A2C("CnnPolicy", env, n_steps=options.t_max, policy_kwargs=policy, seed=options.seed, device=options.device)
     model.set_logger(Logger(None, []))  # its own would leave an empty folder behind
     return model
 

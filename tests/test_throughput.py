@@ -1,0 +1,90 @@
+"""What benchmarks/throughput.py refuses before anything runs, and what it makes of a peer's answer. No peer is run."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ga3c.errors import UsageError
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def throughput(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("throughput")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (["--peer", "sb3", "--network", "large"], "has networks small and nature"),
+        (["--peer", "sample-factory", "--network", "large"], "has networks small and nature"),
+        (["--peer", "sample-factory", "--frame-skip", "2"], "--frame-skip 4 only"),
+        (["--peer", "sample-factory", "ALE/Pong-v5"], "--sticky-actions 0 would be right"),
+        (["--peer", "sample-factory", "CartPole-v1", "--network", "mlp"], "Pong-v5 would be right"),
+        (["--peer", "sb3", "--peer-vec", "serial"], "subproc, dummy, best would be right"),
+        (["--peer", "sample-factory", "--peer-vec", "dummy"], "async, serial, best would be right"),
+        (["--repeats", "0"], "at least 1 would be right"),
+    ],
+)
+def test_what_a_peer_does_not_play_alike_is_refused_before_anything_runs(
+    throughput: ModuleType, arguments: list[str], right: str, tmp_path: Path
+) -> None:
+    record = tmp_path / "record.jsonl"
+    with pytest.raises(UsageError, match=right):
+        throughput._main([*arguments, "--record", str(record)])
+    assert not record.exists()
+
+
+def test_every_peer_has_its_packages_and_its_script(throughput: ModuleType) -> None:
+    for peer in throughput._PEERS.values():
+        assert (BENCHMARKS / "peers" / f"{peer.packages}.txt").is_file()
+        assert (BENCHMARKS / "peers" / peer.script).is_file()
+
+
+SETTINGS = {
+    "config": {"env": "ALE/Pong-v5", "network": "nature", "t_max": 20, "actors": 4, "envs_per_actor": 16, "seed": 1},
+    "device": "cpu",
+    "parameters": 7,
+}
+
+
+def asked_peer(throughput: ModuleType, monkeypatch: pytest.MonkeyPatch, parameters: int) -> tuple[list[Any], list[str]]:
+    """The series and the arguments of a peer whose script measured two settings, with 4 and with 6 steps a second."""
+    words: list[str] = []
+
+    def run_peer(python: Path, script: str, arguments: list[str]) -> dict[str, Any]:
+        words.extend([script, *arguments])
+        runs = [
+            {"system": f"it {n}", "windows": [{"seconds": 4, "pps": n, "training_samples_per_s": n}]} for n in (4, 6)
+        ]
+        return {"parameters": parameters, "runs": runs}
+
+    monkeypatch.setattr(throughput, "run_peer", run_peer)
+    monkeypatch.setattr(throughput, "peer_python", Path)
+    options = throughput.Options(peer="sample-factory", peer_vec="serial")
+    return throughput._peer_runs(options, SETTINGS), words
+
+
+def test_a_peer_plays_the_game_of_the_run_with_as_many_environments(
+    throughput: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, words = asked_peer(throughput, monkeypatch, parameters=7)
+    said = dict(zip(words[1::2], words[2::2], strict=True))
+    assert words[0] == "sample_factory_appo.py"
+    assert {"--env": "Pong-v5", "--envs": "64", "--t-max": "20", "--network": "nature", "--vec": "serial"}.items() <= (
+        said.items()
+    )
+    assert [(run["system"], run["vec"], run["pps"]["median"]) for run in runs] == [
+        ("it 4", "serial", 4),
+        ("it 6", "serial", 6),
+    ]
+
+
+def test_a_peer_with_another_network_is_no_comparison(throughput: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="networks differ: 8 parameters, ga3c's 7"):
+        asked_peer(throughput, monkeypatch, parameters=8)
