@@ -1,17 +1,15 @@
-"""The command line: ``ga3c train``, ``eval``, ``export``, ``compare``, ``tune`` and ``networks``.
+"""The command line: ``ga3c train``, ``eval``, ``report``, ``export``, ``compare``, ``tune`` and ``networks``.
 
 What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
 
 Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM.
 """
 
-import dataclasses
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from setproctitle import setproctitle
@@ -27,39 +25,17 @@ from ga3c.launch import launching
 from ga3c.options import parse
 from ga3c.resolve import read_options, resolve
 
-if TYPE_CHECKING:
-    from ga3c.evaluate import Evaluation
-
 USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
-  eval RUN|CHECKPOINT    play whole games with a trained agent and print the scores
+  eval RUN...            play whole games with trained agents and print the scores, over seeds and games too
+  report RUN...          one HTML file of runs and comparisons: curves, rates, queues, settings
   export RUN|CHECKPOINT  write a trained policy to a file that runs without this package: ONNX or torch.export
   compare                run modes and networks on equal terms; a report with pictures of what each gains
   tune [ENV]             find the counts and batches that are fastest on this machine, and write them to a preset
   networks               the networks to choose from, and what they cost
 
 ga3c COMMAND --help tells its options; ga3c --version, which release this is."""
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """Plays whole games with a trained agent and prints the scores."""
-
-    path: Annotated[Path, tyro.conf.Positional]
-    """Run folder, whose newest checkpoint is taken, or a checkpoint."""
-    episodes: int = 30
-    """Games to play."""
-    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Take the likeliest action; --sample, the default, draws from the policy."""
-    sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Draw actions from the policy, as in training."""
-    seed: int = 1000
-    """Seed of games and sampling."""
-    device: str = "auto"
-    """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON object."""
 
 
 def run(arguments: list[str]) -> int:
@@ -70,6 +46,7 @@ def run(arguments: list[str]) -> int:
     commands = {
         "train": _train,
         "eval": _eval,
+        "report": _report,
         "export": _export,
         "compare": _compare,
         "tune": _tune,
@@ -111,24 +88,15 @@ def _tune(arguments: list[str]) -> int:
 
 
 def _eval(arguments: list[str]) -> int:
-    options = parse(EvalOptions, arguments, "ga3c eval")
-    if options.greedy and options.sample:
-        raise UsageError("got --greedy and --sample; one of them would be right")
-    if options.episodes < 1:
-        raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
-    if options.seed < 0:
-        raise UsageError(f"--seed: got {options.seed}; at least 0 would be right")
-    from ga3c.evaluate import evaluate
+    from ga3c.scores import run_eval
 
-    result = evaluate(
-        options.path,
-        episodes=options.episodes,
-        greedy=options.greedy,
-        seed=options.seed,
-        device=options.device,
-    )
-    print(json.dumps(dataclasses.asdict(result) | result.summary()) if options.json else _describe(result))
-    return 0
+    return run_eval(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from ga3c.report import run_report
+
+    return run_report(arguments)
 
 
 @dataclass(frozen=True)
@@ -155,20 +123,6 @@ def _compare(arguments: list[str]) -> int:
     from ga3c.compare import run_compare
 
     return run_compare(arguments)
-
-
-def _describe(result: "Evaluation") -> str:
-    s = result.summary()
-    lines = [
-        f"{result.checkpoint}, trained for {result.env_steps:,} steps",
-        f"protocol: {result.protocol}",
-        f"{s['episodes']} games, {'greedy' if result.greedy else 'sampled'}:"
-        f" mean {s['mean']:.2f}, standard deviation {s['std']:.2f}, median {s['median']:g},"
-        f" minimum {s['min']:g}, maximum {s['max']:g}",
-    ]
-    if result.human_normalised is not None:
-        lines.append(f"human-normalised: {result.human_normalised:.1%} (no-op starts, Wang et al. 2015)")
-    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

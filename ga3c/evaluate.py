@@ -1,15 +1,14 @@
 """Plays whole games with a trained policy and describes the scores."""
 
-import csv
 from dataclasses import dataclass, replace
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
-from ga3c.envs import EnvSpec, VectorEnv, env_seeds, env_spec, make_env
+from ga3c.envs import VectorEnv, env_seeds, env_spec, make_env
 from ga3c.policy import Policy, load_policy
+from ga3c.statistics import human_normalised
 
 MAX_ENVS = 16
 
@@ -68,6 +67,11 @@ def evaluate(
       UsageError: there is no such checkpoint, or it cannot be used.
     """
     policy = load_policy(Path(path), device=device, seed=seed)
+    return evaluate_policy(policy, episodes=episodes, greedy=greedy, seed=seed)
+
+
+def evaluate_policy(policy: Policy, *, episodes: int, greedy: bool, seed: int) -> Evaluation:
+    """As ``evaluate``, with a policy that is loaded; ``seed`` is of the games."""
     config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
     num_envs = min(MAX_ENVS, episodes)
@@ -83,7 +87,7 @@ def evaluate(
         greedy=greedy,
         returns=returns,
         lengths=lengths,
-        human_normalised=human_normalised(spec, float(np.mean(returns))),
+        human_normalised=human_normalised(spec.game, float(np.mean(returns))),
     )
 
 
@@ -109,17 +113,3 @@ def play(policy: Policy, env: VectorEnv, episodes: int, *, greedy: bool) -> tupl
         states = step.states
     played = [game for column in games for game in column]
     return [r for r, _ in played], [n for _, n in played]
-
-
-def human_normalised(spec: EnvSpec, score: float) -> float | None:
-    """(score - random) / (human - random), or None where the references are not known."""
-    if spec.game is None:
-        return None
-    file = resources.files("ga3c") / "data" / "atari_noop_baselines.csv"
-    with file.open(encoding="utf-8") as lines:
-        references = {row["game"]: row for row in csv.DictReader(lines)}
-    row = references.get(spec.game)
-    if row is None:
-        return None
-    random, human = float(row["random"]), float(row["human"])
-    return (score - random) / (human - random)

@@ -2,9 +2,10 @@ import pytest
 
 from ga3c.compare import charts
 from ga3c.compare.chart_style import save, style_of, styled
-from ga3c.compare.charts_over_time import bin_edges, queues, scores
+from ga3c.compare.charts_over_time import queues, scores
 from ga3c.compare.command import draw
 from ga3c.compare.figures import labels, published
+from ga3c.windows import bin_edges
 from tests.fake_comparison import grid_rows, learning, row, rows
 
 TWO = ("small", "large")

@@ -8,7 +8,7 @@ import pytest
 
 from ga3c.compare.cells import Cell, ScoreWatch, run_train, windows_of
 from ga3c.compare.command import run_compare
-from ga3c.compare.figures import histogram, interval, measured, published, rate, role_shares, speed_ups
+from ga3c.compare.figures import histogram, measured, published, rate, role_shares, speed_ups
 from ga3c.compare.grid import Stopped, compare, failures
 from ga3c.compare.options import CompareOptions, Comparison, resolve
 from ga3c.compare.plan import Variant, mode_cells, tuning_stages, variants
@@ -16,6 +16,7 @@ from ga3c.compare.record import read_records, read_rows
 from ga3c.compare.report import differences, write_report
 from ga3c.errors import UsageError
 from ga3c.machine import machine, versions
+from ga3c.statistics import interval
 from tests.fake_comparison import MFLOP, row, rows
 
 WHAT = Comparison(

@@ -146,9 +146,9 @@ def test_evaluation_plays_each_environments_share_of_whole_games():
 
 
 def test_human_normalised_scores_are_those_of_the_table():
-    from ga3c.evaluate import human_normalised
+    from ga3c.statistics import human_normalised
 
-    pong = env_spec(env_config("Pong-v5"))
+    pong = env_spec(env_config("Pong-v5")).game
     assert human_normalised(pong, -20.7) == pytest.approx(0.0)
     assert human_normalised(pong, 14.6) == pytest.approx(1.0)
-    assert human_normalised(env_spec(env_config("CartPole-v1")), 500.0) is None
+    assert human_normalised(env_spec(env_config("CartPole-v1")).game, 500.0) is None

@@ -1,6 +1,5 @@
 """Charts 4 and 5 of a comparison: what changes within a run."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,19 +10,10 @@ from matplotlib.lines import Line2D
 
 from ga3c.compare.cells import Row
 from ga3c.compare.chart_style import Style, finish, new_figure, style_of, tidy
-from ga3c.compare.figures import (
-    FEWEST_FOR_INTERVAL,
-    bootstrap,
-    histogram,
-    is_simulated,
-    label,
-    labels,
-    measured,
-    networks,
-)
+from ga3c.compare.figures import histogram, is_simulated, label, labels, measured, networks
+from ga3c.statistics import interval_words, mean_curve
+from ga3c.windows import bin_edges, shares
 
-_MOST_BINS = 32
-_POINTS = 200  # of a mean curve
 _SHORTEST_CURVE_MIN = 1.0  # a run of fewer minutes says nothing of scores
 # Figure of a window, its histogram, and what it is with its unit.
 _QUEUES = (
@@ -81,21 +71,9 @@ def _distributions(axis: Axes, found: Sequence[Row], rows: Sequence[Row], name: 
         edges = bin_edges([value for counts in series.values() for value in counts])
         for title, counts in series.items():
             style = style_of(title, rows)
-            shares, _ = np.histogram(list(counts), edges, weights=np.asarray(list(counts.values()), float))
-            axis.stairs(100 * shares / shares.sum(), edges, color=style.colour, linestyle=style.line, linewidth=1.4)
-            axis.stairs(100 * shares / shares.sum(), edges, color=style.colour, fill=True, alpha=0.12)
+            axis.stairs(shares(counts, edges), edges, color=style.colour, linestyle=style.line, linewidth=1.4)
+            axis.stairs(shares(counts, edges), edges, color=style.colour, fill=True, alpha=0.12)
     _from_zero(axis, bool(series))
-
-
-def bin_edges(values: Sequence[float]) -> np.ndarray:
-    """Edges of equal bins around whole numbers, from the smallest value to the largest.
-
-    What is counted in rollouts or requests comes in multiples: a bin holds the same number of them as the next.
-    """
-    low, high = int(min(values)), int(max(values))
-    unit = math.gcd(*(int(value) - low for value in values)) or 1
-    width = unit * math.ceil(((high - low) // unit + 1) / _MOST_BINS)
-    return np.arange(low - unit / 2, high + width, width)
 
 
 def _from_zero(axis: Axes, something: bool) -> None:
@@ -129,7 +107,7 @@ def scores(rows: Sequence[Row]) -> Figure | None:
     axes[-1][0].set_xlabel("training time (minutes)")
     axes[-1][1].set_xlabel("frames (millions)")
     handles = [_line(style_of(name, rows), name) for name in labels(found)]
-    finish(figure, f"Scores: {_interval_words(found)}", rows, handles)
+    finish(figure, f"Scores: {interval_words(_most_seeds(found))}", rows, handles)
     return figure
 
 
@@ -139,11 +117,8 @@ def _is_of_learning(row: Row) -> bool:
     return is_long and not is_simulated(row)
 
 
-def _interval_words(rows: Sequence[Row]) -> str:
-    seeds = max(Counter((label(row), row["cell"]["network"]) for row in rows).values())
-    if seeds < 2:
-        return "one seed"
-    return f"mean of {seeds} seeds, " + ("95 % interval" if seeds >= FEWEST_FOR_INTERVAL else "and range")
+def _most_seeds(rows: Sequence[Row]) -> int:
+    return max(Counter((label(row), row["cell"]["network"]) for row in rows).values())
 
 
 def curve(row: Row, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -158,17 +133,13 @@ def _mean_curve(axis: Axes, seeds: Sequence[Row], name: str, divisor: float, sty
     curves = [curve(row, name) for row in seeds]
     for x, y in curves:
         axis.plot(x / divisor, y, color=style.colour, linestyle=style.line, linewidth=0.6, alpha=0.7)
-    first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    if last <= first:
+    found = mean_curve(curves)
+    if found is None:
         return
-    common = np.linspace(first, last, _POINTS)
-    figures = np.stack([np.interp(common, x, y) for x, y in curves])
-    axis.plot(common / divisor, figures.mean(axis=0), color=style.colour, linestyle=style.line, linewidth=2.0,
-              marker=style.marker, markevery=_POINTS // 8, markersize=4.5)  # fmt: skip
-    if len(curves) > 1:
-        few = len(curves) < FEWEST_FOR_INTERVAL
-        low, high = (figures.min(axis=0), figures.max(axis=0)) if few else bootstrap(figures, np.mean)
-        axis.fill_between(common / divisor, low, high, color=style.colour, alpha=0.18, linewidth=0)
+    axis.plot(found.x / divisor, found.mean, color=style.colour, linestyle=style.line, linewidth=2.0,
+              marker=style.marker, markevery=len(found.x) // 8, markersize=4.5)  # fmt: skip
+    if found.low is not None and found.high is not None:
+        axis.fill_between(found.x / divisor, found.low, found.high, color=style.colour, alpha=0.18, linewidth=0)
 
 
 def _goal(axis: Axes, rows: Sequence[Row]) -> None:

@@ -5,17 +5,13 @@ A row is one line of ``results.jsonl``. Rows of several records carry the record
 
 import csv
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-CONFIDENCE = 0.95
-FEWEST_FOR_INTERVAL = 3  # with fewer repeats a bootstrap says nothing that the range does not
+from ga3c import windows
+from ga3c.statistics import Interval, interval
 
 Row = dict[str, Any]
 
@@ -69,59 +65,6 @@ def networks(rows: Iterable[Row]) -> dict[str, float]:
     """MFLOP a state by network, from the smallest on."""
     found = {row["cell"]["network"]: float(row["run"]["mflop_per_state"]) for row in rows if row.get("run")}
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and how sure it is.
-
-    Attributes:
-      middle, low, high: of the figure.
-      is_bootstrap: low and high bound the 95 % bootstrap interval; else they are the extremes.
-    """
-
-    middle: float
-    low: float
-    high: float
-    is_bootstrap: bool
-
-    @property
-    def kind(self) -> str:
-        """What low and high are, in words."""
-        return "95 % bootstrap interval" if self.is_bootstrap else "range"
-
-
-def interval(figures: Sequence[float], statistic: Callable[..., Any] = np.median) -> Interval:
-    """A statistic of a few figures with its interval.
-
-    Args:
-      figures: at least one.
-      statistic: takes an array and ``axis``.
-    """
-    middle = float(statistic(np.asarray(figures), axis=0))
-    if len(figures) < FEWEST_FOR_INTERVAL:
-        return Interval(middle, min(figures), max(figures), False)
-    low, high = bootstrap(np.asarray(figures), statistic)
-    return Interval(middle, float(low), float(high), True)
-
-
-def bootstrap(figures: NDArray[Any], statistic: Callable[..., Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The bounds of the percentile bootstrap interval along the first axis, the same at every call.
-
-    Args:
-      figures: [N, ...], N repeats.
-      statistic: takes an array and ``axis``.
-
-    Returns:
-      low and high, each [...].
-    """
-    from scipy.stats import bootstrap as resample
-
-    found = resample(
-        (figures,), statistic, axis=0, vectorized=True, n_resamples=2000, confidence_level=CONFIDENCE,
-        method="percentile", rng=np.random.default_rng(0),
-    )  # fmt: skip
-    return found.confidence_interval.low, found.confidence_interval.high
 
 
 @dataclass(frozen=True)
@@ -182,23 +125,12 @@ def _speed_up(
 
 def histogram(rows: Iterable[Row], name: str) -> dict[float, int]:
     """A histogram pooled over the warm windows, counts by value; empty where no run kept it."""
-    counts: Counter[float] = Counter()
-    for row in rows:
-        for window in warm(row):
-            counts.update({float(value): count for value, count in (window.get(name) or {}).items()})
-    return dict(sorted(counts.items()))
+    return windows.histogram((window for row in rows for window in warm(row)), name)
 
 
 def role_shares(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """Shares of each role's time, by what it did, pooled over the warm windows; a role without time is left out."""
-    seconds: dict[str, defaultdict[str, float]] = {}
-    for row in rows:
-        for window in warm(row):
-            for role, spent in (window.get("role_seconds") or {}).items():
-                for what, s in spent.items():  # whatever a role waits for
-                    seconds.setdefault(role, defaultdict(float))["waiting" if what.startswith("waiting") else what] += s
-    totals = {role: sum(spent.values()) for role, spent in seconds.items()}
-    return {role: {what: s / totals[role] for what, s in seconds[role].items()} for role in seconds if totals[role] > 0}
+    return windows.role_shares(window for row in rows for window in warm(row))
 
 
 @dataclass(frozen=True)

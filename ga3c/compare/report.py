@@ -7,7 +7,6 @@ from typing import Any
 
 from ga3c.compare.cells import Row
 from ga3c.compare.figures import (
-    FEWEST_FOR_INTERVAL,
     is_simulated,
     label,
     labels,
@@ -19,6 +18,7 @@ from ga3c.compare.figures import (
     speed_ups,
 )
 from ga3c.compare.record import hardware_of
+from ga3c.statistics import FEWEST_FOR_INTERVAL
 
 RATES = {"pps": "PPS", "training_samples_per_s": "training samples/s"}
 # Options that a comparison varies by itself; whatever else differs is listed.
