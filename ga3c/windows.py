@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _MOST_BINS = 32
 
+_ROLES = ("actor", "predictor", "trainer", "worker", "learner")  # in the order of a step
+
 Window = Mapping[str, Any]
 
 
@@ -40,13 +42,14 @@ def shares(counts: Mapping[float, int], edges: NDArray[np.float64]) -> NDArray[n
 
 
 def role_seconds(windows: Iterable[Window]) -> dict[str, dict[str, float]]:
-    """What each role spent its time on, by activity."""
+    """What each role spent its time on, by activity; actors first."""
     seconds: dict[str, defaultdict[str, float]] = {}
     for window in windows:
         for role, spent in (window.get("role_seconds") or {}).items():
             for activity, s in spent.items():
                 seconds.setdefault(role, defaultdict(float))[activity] += s
-    return {role: dict(spent) for role, spent in seconds.items()}
+    order = sorted(seconds, key=lambda role: _ROLES.index(role) if role in _ROLES else len(_ROLES))
+    return {role: dict(seconds[role]) for role in order}
 
 
 def role_shares(windows: Iterable[Window]) -> dict[str, dict[str, float]]:

@@ -4,6 +4,12 @@
 ``report`` and the charts show. Nothing here knows how a mode works: a cell is a run of ``ga3c train``.
 """
 
-from ga3c.compare.command import run_compare
+
+def run_compare(arguments: list[str]) -> int:
+    """See ``command.run_compare``, which loads torch; who reads a record does without."""
+    from ga3c.compare import command
+
+    return command.run_compare(arguments)
+
 
 __all__ = ["run_compare"]

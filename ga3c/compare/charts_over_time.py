@@ -10,11 +10,10 @@ from matplotlib.lines import Line2D
 
 from ga3c.compare.cells import Row
 from ga3c.compare.chart_style import Style, finish, new_figure, style_of, tidy
-from ga3c.compare.figures import histogram, is_simulated, label, labels, measured, networks
+from ga3c.compare.figures import curve, histogram, label, labels, measured, networks, with_scores
 from ga3c.statistics import interval_words, mean_curve
 from ga3c.windows import bin_edges, shares
 
-_SHORTEST_CURVE_MIN = 1.0  # a run of fewer minutes says nothing of scores
 # Figure of a window, its histogram, and what it is with its unit.
 _QUEUES = (
     ("prediction_queue_depth", "prediction_queue_histogram", "prediction queue (requests)"),
@@ -88,7 +87,7 @@ def _from_zero(axis: Axes, something: bool) -> None:
 
 def scores(rows: Sequence[Row]) -> Figure | None:
     """Chart 5: the mean return of the last 100 games over minutes and over frames, axes for each network."""
-    found = [row for row in measured(rows) if _is_of_learning(row) and len(curve(row, "time_s")[0]) > 1]
+    found = with_scores(rows)
     if not found:
         return None
     names = list(networks(found))
@@ -111,21 +110,8 @@ def scores(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def _is_of_learning(row: Row) -> bool:
-    """Not of rates alone: long enough, or until a score; and on a simulated device nothing is learnt."""
-    is_long = row["comparison"]["until_score"] is not None or row["cell"]["minutes"] >= _SHORTEST_CURVE_MIN
-    return is_long and not is_simulated(row)
-
-
 def _most_seeds(rows: Sequence[Row]) -> int:
     return max(Counter((label(row), row["cell"]["network"]) for row in rows).values())
-
-
-def curve(row: Row, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The windows' ``name`` and their mean returns, both [N] float64, from the first game on."""
-    points = [(w[name], w["episode_return_mean"]) for w in row["windows"] if w.get("episode_return_mean") is not None]
-    x, y = np.asarray(points, float).reshape(-1, 2).T
-    return x, y
 
 
 def _mean_curve(axis: Axes, seeds: Sequence[Row], name: str, divisor: float, style: Style) -> None:

@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ga3c import windows
 from ga3c.statistics import Interval, interval
+
+_SHORTEST_CURVE_MIN = 1.0  # a run of fewer minutes says nothing of scores
 
 Row = dict[str, Any]
 
@@ -131,6 +136,24 @@ def histogram(rows: Iterable[Row], name: str) -> dict[float, int]:
 def role_shares(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """Shares of each role's time, by what it did, pooled over the warm windows; a role without time is left out."""
     return windows.role_shares(window for row in rows for window in warm(row))
+
+
+def with_scores(rows: Iterable[Row]) -> list[Row]:
+    """The rows that say something of learning: not of rates alone, and not on a simulated device, where none is."""
+    return [
+        row
+        for row in measured(rows)
+        if (row["comparison"]["until_score"] is not None or row["cell"]["minutes"] >= _SHORTEST_CURVE_MIN)
+        and not is_simulated(row)
+        and len(curve(row, "time_s")[0]) > 1
+    ]
+
+
+def curve(row: Row, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The windows' ``name`` and their mean returns, both [N] float64, from the first game on."""
+    points = [(w[name], w["episode_return_mean"]) for w in row["windows"] if w.get("episode_return_mean") is not None]
+    x, y = np.asarray(points, np.float64).reshape(-1, 2).T
+    return x, y
 
 
 @dataclass(frozen=True)

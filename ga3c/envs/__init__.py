@@ -7,7 +7,7 @@ action is ignored. Whoever steps an environment has to leave it out of what it l
 import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
-from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, Step, VectorEnv
+from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, Step, VectorEnv, atari_game
 from ga3c.envs.player import Episode, Player, random_states
 from ga3c.errors import UsageError, nearest
 
@@ -20,6 +20,7 @@ __all__ = [
     "Player",
     "Step",
     "VectorEnv",
+    "atari_game",
     "env_seeds",
     "env_spec",
     "load_backends",

@@ -1,5 +1,6 @@
 """What an environment is to the rest of the package: its configuration, its specification, and how it is stepped."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -137,6 +138,12 @@ class VectorEnv(Protocol):
 def is_ale(config: EnvConfig) -> bool:
     """Whether the id is one of the Arcade Learning Environment's own."""
     return config.id.startswith("ALE/")
+
+
+def atari_game(env_id: str) -> str:
+    """The game in lower case, as in ``ms_pacman`` for ``ALE/MsPacman-v5``; the id must be one of an Atari game."""
+    name = env_id.rpartition(":")[2].removeprefix("ALE/").partition("-")[0]
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def sticky_actions(config: EnvConfig) -> float:

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import re
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from ga3c.envs.base import (
     EnvError,
     EnvSpec,
     Step,
+    atari_game,
     atari_protocol,
     check_autoreset,
     check_spaces,
@@ -116,9 +116,8 @@ def spec(config: EnvConfig) -> EnvSpec:
     name = config.id.rpartition(":")[2]
     if not is_ale(config):
         return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
-    game = re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("ALE/").partition("-")[0]).lower()
     protocol = atari_protocol(config, "Gymnasium")
-    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, game, protocol)
+    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, atari_game(name), protocol)
 
 
 class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
