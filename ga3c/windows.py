@@ -38,7 +38,8 @@ def bin_edges(values: Iterable[float]) -> NDArray[np.float64]:
 def shares(counts: Mapping[float, int], edges: NDArray[np.float64]) -> NDArray[np.float64]:
     """Per cent of all that is counted in each bin, [len(edges) - 1]."""
     found, _ = np.histogram(list(counts), edges, weights=np.asarray(list(counts.values()), float))
-    return 100 * found / found.sum()
+    percent: NDArray[np.float64] = 100 * found / found.sum()
+    return percent
 
 
 def role_seconds(windows: Iterable[Window]) -> dict[str, dict[str, float]]:

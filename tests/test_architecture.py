@@ -78,11 +78,15 @@ ALLOWED = {
         "machine", "metrics", "model", "presets", "display", "sampler", "signals", "system",
     },
     "policy": {"checkpoint", "config", "device", "envs", "errors", "networks"},
-    "evaluate": {"envs", "policy"},
     "export": {"choices", "envs", "errors", "policy"},
+    "evaluate": {"envs", "policy", "statistics"},
+    "statistics": set(),
+    "windows": set(),
+    "agents": {"config", "statistics"},
+    "scores": {"agents", "display", "errors", "evaluate", "options", "policy", "statistics"},
     "compare": {"compare.command"},
     "compare.cells": set(),
-    "compare.figures": set(),
+    "compare.figures": {"statistics", "windows"},
     "compare.plan": {"compare.cells", "compare.figures"},
     "compare.record": {"compare.cells", "errors"},
     "compare.progress": set(),
@@ -91,17 +95,30 @@ ALLOWED = {
         "compare.cells", "compare.figures", "compare.options", "compare.plan", "compare.progress", "compare.record",
         "errors", "machine",
     },
-    "compare.report": {"compare.cells", "compare.figures", "compare.record"},
+    "compare.report": {"compare.cells", "compare.figures", "compare.record", "statistics"},
     "compare.chart_style": {"compare.cells", "compare.figures", "compare.report"},
     "compare.charts": {
         "compare.cells", "compare.chart_style", "compare.charts_over_time", "compare.figures", "networks"
     },
-    "compare.charts_over_time": {"compare.cells", "compare.chart_style", "compare.figures"},
+    "compare.charts_over_time": {
+        "compare.cells", "compare.chart_style", "compare.figures", "statistics", "windows",
+    },
     "compare.command": {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
         "errors", "options", "display",
     },
     "resolve": {"choices", "config", "curves", "device", "envs", "options", "presets", "watchdog"},
+    "report": {"report.command"},
+    "report.runs": {"config", "envs", "errors", "statistics"},
+    "report.style": set(),
+    "report.page": {"errors", "report.style"},
+    "report.charts": {"agents", "report.runs", "report.style", "statistics", "windows"},
+    "report.tables": {"agents", "bottleneck", "report.page", "report.runs", "statistics", "windows"},
+    "report.comparison": {"compare", "report.charts", "report.page", "report.style", "statistics"},
+    "report.command": {
+        "agents", "compare", "display", "errors", "options", "report.charts", "report.comparison", "report.page",
+        "report.runs", "report.tables",
+    },
     "tune": {"tune.command"},
     "tune.search": {"config"},
     "tune.trials": {
@@ -114,14 +131,15 @@ ALLOWED = {
     },
     "dynamic": {"choices"},
     "cli": {
-        "choices", "compare", "config", "curves", "device", "envs", "errors", "evaluate", "export", "latency", "launch",
-        "networks", "options", "display", "resolve", "tune",
+        "choices", "compare", "config", "curves", "device", "display", "envs", "errors", "export", "latency", "launch",
+        "networks", "options", "report", "resolve", "scores", "tune",
     },
     "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "resolve"},
 }  # fmt: skip
 WITHOUT_TORCH = [
-    "__init__", "actor", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs", "errors",
-    "events", "forkserver", "launch", "presets", "queues", "resolve", "returns", "sampler", "slabs", "tune",
+    "__init__", "actor", "agents", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs",
+    "errors", "events", "forkserver", "launch", "presets", "queues", "report", "resolve", "returns", "sampler",
+    "scores", "slabs", "tune",
 ]  # fmt: skip
 
 

@@ -47,6 +47,11 @@ def a_newer_checkpoint(folder):
     (folder / "file").write_bytes(save({"network.w": torch.zeros(1)}, {"format": "99"}))
 
 
+def an_empty_comparison(folder):
+    (folder / "empty").mkdir()
+    (folder / "empty" / "results.jsonl").touch()
+
+
 def a_module(folder):
     (folder / "mine.py").write_text("number = 3\ndef other(shape, actions):\n    return number\n")
 
@@ -54,7 +59,7 @@ def a_module(folder):
 TABLE = [
     # commands
     ([], None, "usage"),
-    (["trian"], None, "unknown command 'trian'; train, eval, export, compare, tune, networks would be right"),
+    (["trian"], None, "unknown command 'trian'; train, eval, report, export, compare, tune, networks would be right"),
     # options that there are not, or without what they need
     (["train", "--acters", "3"], None, "unrecognized options: --acters, 3; --actors INT would be right"),
     (["train", "Pong-v5", "Breakout-v5"], None, "unrecognized options: Breakout-v5"),
@@ -67,7 +72,7 @@ TABLE = [
     (["train", "--mode", "ppo"], None, "invalid choice 'ppo'"),
     (["train", "--optimiser", "sgd"], None, "invalid choice 'sgd'"),
     (["train", "--on-env-error", "ignore"], None, "invalid choice 'ignore'"),
-    (["eval"], None, "PATH"),
+    (["eval"], None, "got no run; run folders or checkpoints would be right"),
     (["eval", ".", "--episodes", "ten"], None, "'ten'"),
     (["networks", "--fitt"], None, "unrecognized options: --fitt; --fit would be right"),
     (["compare", "--repeats", "x"], None, "'x'"),
@@ -111,6 +116,8 @@ TABLE = [
     (["tune", "Pnog-v5"], None, "nearest: Pong-v5"),
     (["eval", ".", "--episodes", "0"], None, "--episodes: got 0; at least 1 would be right"),
     (["eval", ".", "--seed", "-1"], None, "--seed: got -1"),
+    (["report"], None, "got no folder; those of runs or comparisons would be right"),
+    (["report", "run", "--ouf", "x.html"], None, "unrecognized options"),
     # what there is not
     (["train", "Pnog-v5"], None, "nearest: Pong-v5"),
     (["train", "ALE/Pnog-v5"], None, "nearest"),
@@ -167,6 +174,17 @@ TABLE = [
     (["eval", "file"], no_checkpoint, "file cannot be read as a checkpoint"),
     (["eval", "file"], a_newer_checkpoint, "file has checkpoint format 99; this version of ga3c reads 1"),
     (["eval", "run"], a_run, "holds the weights of another network"),
+    (["eval", "run", "./run"], a_run, "got run more than once; each run once would be right"),
+    (["eval", "nowhere", "run"], a_run, "nowhere does not exist"),
+    (["report", "nowhere"], None, "nowhere does not exist; the folder of a run or of a comparison would be right"),
+    (["report", "."], None, "is neither a run's folder nor a comparison's: no config.json, no results.jsonl"),
+    (["report", "file"], no_checkpoint, "file is neither a run's folder nor a comparison's"),
+    (["report", "run"], a_damaged_config, "config.json cannot be read: actors is 'four'; the folder of a run"),
+    (["report", "run", "run"], a_run, "got run more than once; each folder once would be right"),
+    (["report", "empty"], an_empty_comparison, "empty: its record is empty"),
+    (["report", "run", "--out", "nowhere/x.html"], a_run, "--out: nowhere/x.html cannot be written to; a file in a"),
+    (["report", "run", "--out", "run"], a_run, "--out: run cannot be written to"),
+    (["report", "run", "--out", "/proc/x.html"], a_run, "--out: /proc/x.html cannot be written to"),
     (["train", "--resume", "run", "--total-steps", "10"], a_run, "holds the weights of another network"),
     (["export"], None, "PATH"),
     (["export", "run", "--format", "keras"], None, "invalid choice 'keras' for argument '--format'"),

@@ -48,14 +48,14 @@ def run_report(arguments: list[str]) -> int:
     names = _names(options.paths)
     runs = [read_run(path, name) for path, name in names.items() if is_run(path)]
     records = {name: read_records([path]) for path, name in names.items() if not is_run(path)}
-    for run in runs:
-        for note in run.notes:
-            say_error(f"ga3c report: {run.name}: {note}")
     sections = _of_runs(runs) if runs else []
     sections += [comparison.section(rows, name) for name, rows in records.items()]
     what = [count(len(found), word) for found, word in ((runs, "run"), (records, "comparison")) if found]
     envs = dict.fromkeys([r.config.env for r in runs] + [str(v[0]["comparison"]["env"]) for v in records.values()])
     page.write_page(options.out, ", ".join(envs), " and ".join(what), sections)
+    for run in runs:
+        for note in run.notes:
+            say_error(f"ga3c report: {run.name}: {note}")
     print(f"{' and '.join(what)}: {options.out}, {options.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 

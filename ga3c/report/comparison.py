@@ -176,7 +176,8 @@ def _scores(rows: Sequence[Row], styles: dict[str, Series]) -> list[Chart]:
                 add_curves(figure, curves, divisor, styles[title], title)
             drawn[words] = figure
         seeds = dict.fromkeys(interval_words(sum(label(row) == title for row in own)) for title in labels(own))
-        charts.append(Chart(f"Scores, network {network}", f"Each line: {'; '.join(seeds)}.", one_of(drawn)))
+        words = f"Each line: {'; '.join(seeds)}."
+        charts.append(Chart(f"Scores, network {network}", words, one_of(drawn), is_wide=True))
     return charts
 
 
@@ -193,7 +194,7 @@ def _time(found: Sequence[Row]) -> Chart | None:
     }
     drawn = {network: share_bars(roles) for network, roles in shares.items() if roles}
     words = "What the workers of each role were at, after the warm-up; a button for each network."
-    return Chart("Where the time goes", words, one_of(drawn)) if drawn else None
+    return Chart("Where the time goes", words, one_of(drawn), is_wide=True) if drawn else None
 
 
 def _grid(rows: Sequence[Row]) -> Chart | None:
@@ -215,7 +216,7 @@ def _grid(rows: Sequence[Row]) -> Chart | None:
         actors = [row["cell"]["settings"]["actors"] for row in found]
         drawn[network] = log_axis(figure, actors).update_yaxes(rangemode="tozero")
     words = "Mode ga3c over its counts; medians of the repeats."
-    return Chart("How many actors, predictors and trainers", words, one_of(drawn)) if drawn else None
+    return Chart("How many actors, predictors and trainers", words, one_of(drawn), is_wide=True) if drawn else None
 
 
 def _differences(rows: Sequence[Row]) -> list[Table]:
