@@ -1,7 +1,8 @@
 """What README.md and docs/ say: every command and every block of Python is run, and whatever they name is there.
 
 A command that takes long is cut short by options at its end; one that takes minutes whatever they are is only checked;
-what cannot be run inside a test is skipped, with the reason. A command that no rule knows fails.
+what cannot be run inside a test is skipped, with the reason. A command that no rule knows fails. A block of Python whose
+first line is a comment with a file's name is that file.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from filelock import FileLock
 from markdown_it import MarkdownIt
 
 import ga3c
-from ga3c import cli
+from ga3c import cli, latency
 from ga3c.compare.options import CompareOptions, resolve
 from ga3c.options import parse_known
 from tests.fake_comparison import rows
@@ -38,23 +39,28 @@ OPTION = r"(?<![\w-])--[a-z][a-z-]*[a-z]"
 
 
 class Rule(NamedTuple):
-    """What is done with commands of a pattern; ``words`` are appended to one that is run, else they are the reason."""
+    """What is done with commands of a pattern.
+
+    ``words`` are appended to one that is run; else they are the reason. ``first`` is run too, in the folder in which all
+    others are, since they need what it leaves.
+    """
 
     pattern: str
-    do: Literal["run", "check", "skip"]
+    do: Literal["first", "run", "check", "skip"]
     words: str = ""
 
 
 COMPARED = "--modes ga3c --networks small --repeats 1 --warm-up-s 0 --minutes-each 0.2"
 MINUTES = "measures for minutes, whatever its options"
 RULES = [  # the first that fits counts
+    Rule("ga3c export *", "first"),
+    Rule("ga3c train CartPole-v1 * --out runs/cart-?", "first", "--total-steps 3000"),
     Rule("ga3c train --resume *", "run", "--total-steps 2000"),
     Rule("ga3c train --preset paper", "run", "--total-steps 600 --actors 4"),
+    Rule("ga3c train CartPole-v1*", "run", "--total-steps 3000"),
     Rule("ga3c train*", "run", "--total-steps 600"),
     Rule("ga3c eval *", "run", "--episodes 2"),
-    Rule("ga3c networks", "run"),
-    Rule("ga3c networks --out *", "skip", "measures all networks for half a minute; tests/test_simulated.py measures one"),
-    Rule("ga3c export *", "run"),
+    Rule("ga3c networks*", "run"),
     Rule("ga3c report *", "run"),
     Rule("ga3c tune", "run", "--minutes 0.25"),
     Rule("ga3c compare --quick", "run", COMPARED),
@@ -70,7 +76,7 @@ RULES = [  # the first that fits counts
     Rule("docker *", "skip", "needs Docker; the Dockerfile has tests of its own"),
     Rule("benchmarks/gpu.sh*", "skip", "needs a GPU, and measures for minutes"),
 ]
-SHORT = {"total_steps": 600}  # for what a block of Python trains
+SHORT = {"total_steps": 3000}  # for what a block of Python trains
 
 
 def name_of(page):
@@ -78,16 +84,15 @@ def name_of(page):
 
 
 def blocks(page):
-    """Each block of code with its label, its title, which is the file that it is, and its line."""
+    """Each block of code: its label, its text and its line."""
     for token in MarkdownIt().parse(page.read_text()):
         if token.type in ("fence", "code_block"):
-            label, _, title = token.info.partition(" ")
-            yield label, re.sub(r'title="(.*)"', r"\1", title), token.content, token.map[0] + 1
+            yield token.info, token.content, token.map[0] + 1
 
 
 def lines_of(page):
     """What is typed, without comments; a line that goes on is put together."""
-    for label, _, text, _ in blocks(page):
+    for label, text, _ in blocks(page):
         for line in text.replace("\\\n", " ").splitlines() if label == "sh" else ():
             if typed := re.sub(r"(^|\s+)#.*", "", line).strip():
                 yield typed
@@ -102,12 +107,17 @@ def rules_of(line):
 
 
 LINES = {line: name_of(page) for page in reversed(PAGES) for line in lines_of(page)}  # each once
-PYTHON = [(name_of(page), *block) for page in PAGES for block in blocks(page) if block[0] == "python"]
+PYTHON = [
+    pytest.param(text, id=f"{name_of(page)}:{line}")
+    for page in PAGES
+    for label, text, line in blocks(page)
+    if label == "python"
+]
 
 
 def lines_to(do):
     """Lines whose commands are all known, and of which the one that can do least is to be treated so."""
-    order, found = ["run", "check", "skip"], []
+    order, found = ["first", "run", "check", "skip"], []
     for line, page in sorted(LINES.items(), key=lambda item: item[1]):
         rules = rules_of(line)
         if None not in rules and max(order.index(rule.do) for rule in rules) == order.index(do):
@@ -137,34 +147,47 @@ def run_as_typed(line):
     subprocess.run(["bash", "-euo", "pipefail", "-c", line], env=environment, check=True, timeout=110)
 
 
+def cut(line):
+    """Its commands, each with what its rule appends."""
+    return [f"{command} {rule.words}" for command, rule in zip(line.split(" && "), rules_of(line), strict=True)]
+
+
+def file_of(text):
+    """The file that a block of Python is."""
+    named = re.match(r"# (\w+\.py)\n", text)
+    return Path(named[1] if named else "block.py")
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A folder as a reader has it who has trained twice, and compared; made once for all processes that test."""
+    """The folder of a reader who has trained, compared and exported; made once for all processes that test."""
     ours = tmp_path_factory.getbasetemp()
     shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
     folder = shared / "reader"
     with FileLock(shared / "reader.lock"):
-        if not (folder / "done").exists():
+        if not folder.exists():
             folder.mkdir()
             with contextlib.chdir(folder):
-                _train_and_compare()
-            (folder / "done").touch()
+                _do_what_comes_first()
     return folder
 
 
-def _train_and_compare():
+def _do_what_comes_first():
     """The three dots in a folder's name are what the pages say in place of a time."""
     for env, steps in (("Pong-v5", 600), ("CartPole-v1", 3000)):
         run_as_typed(f"ga3c train {env} --total-steps {steps} --out runs/{env}-ga3c-... {' '.join(SMALL)}")
-    Path("runs/compare-Pong-v5").mkdir()
-    Path("runs/compare-Pong-v5/results.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows(("a3c", "ga3c"), ("small",), 2))
-    )
-    for _, _, title, text, _ in PYTHON:
-        if title:
-            with Path(title).open("a") as file:
-                file.write(text)
+    for compared in (Path("runs/compare-Pong-v5"), Path("runs/quick")):
+        compared.mkdir()
+        made_up = rows(("a3c", "ga3c"), ("small",), 2)
+        (compared / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made_up))
+    for param in PYTHON:
+        file_of(param.values[0]).write_text(param.values[0])
     Path("benchmarks").symlink_to(ROOT / "benchmarks")
+    for param in lines_to("first"):
+        for command in cut(param.values[0]):
+            run_as_typed(command)
+        with Path("done").open("a") as done:
+            done.write(f"{param.values[0]}\n")
 
 
 @pytest.fixture
@@ -174,6 +197,7 @@ def reader(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes that are started there
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(latency, "_SECONDS", 0.01)  # of each measurement of ga3c networks --out
 
 
 def test_each_command_has_a_rule_that_says_how_it_is_tested():
@@ -183,17 +207,22 @@ def test_each_command_has_a_rule_that_says_how_it_is_tested():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_are_labelled_and_commands_are_in_those_that_are_run(page):
-    for label, _, text, line in blocks(page):
+    for label, text, line in blocks(page):
         assert label in LABELS, f"line {line}"
         if label != "sh":
             assert not [typed for typed in text.splitlines() if typed.lstrip("$ ").startswith(PROGRAMS)], f"line {line}"
 
 
+@pytest.mark.parametrize("line", lines_to("first"))
+def test_a_command_that_others_need_did_what_it_should(home, line):
+    assert line in (home / "done").read_text().splitlines()
+
+
 @pytest.mark.parametrize("line", lines_to("run"))
 @pytest.mark.usefixtures("reader")
 def test_a_command_of_the_docs_does_what_it_should(capfd, line):
-    for command, rule in zip(line.split(" && "), rules_of(line), strict=True):
-        run_as_typed(f"{command} {rule.words}")
+    for command in cut(line):
+        run_as_typed(command)
         assert capfd.readouterr().out
 
 
@@ -218,15 +247,13 @@ def test_a_command_that_a_test_cannot_run(line):
     pytest.skip(next(rule.words for rule in rules_of(line) if rule.do == "skip"))
 
 
-@pytest.mark.parametrize(
-    "text", [pytest.param(text, id=f"{page}:{line}") for page, _, title, text, line in PYTHON if not title]
-)
+@pytest.mark.parametrize("text", PYTHON)
 @pytest.mark.usefixtures("reader")
 def test_python_of_the_docs_runs(monkeypatch, text):
     if hasattr(ga3c, "train"):
         monkeypatch.setattr(ga3c, "train", lambda *a, _train=ga3c.train, **options: _train(*a, **options | SHORT))
-    Path("block.py").write_text(text)
-    runpy.run_path("block.py", run_name="__main__")
+    file_of(text).write_text(text)
+    runpy.run_path(str(file_of(text)), run_name="__main__")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
