@@ -80,10 +80,10 @@ def new_figure(x: str, y: str, *, height: int = HEIGHT) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "itemwidth": 30},
         bargap=0.18,
     )
-    axis = {"gridcolor": "rgba(128,128,128,0.18)", "zeroline": False, "automargin": True, "title_standoff": 8}
-    figure.update_xaxes(title_text=x, showgrid=False, ticks="outside", tickcolor="rgba(128,128,128,0.4)", **{
-        name: value for name, value in axis.items() if name != "gridcolor"})  # fmt: skip
-    figure.update_yaxes(title_text=y, **axis)
+    axis = {"zeroline": False, "automargin": True, "title_standoff": 8}
+    ticks = {"ticks": "outside", "tickcolor": "rgba(128,128,128,0.4)"}
+    figure.update_xaxes(title_text=x, showgrid=False, rangemode="tozero", **ticks, **axis)
+    figure.update_yaxes(title_text=y, gridcolor="rgba(128,128,128,0.18)", **axis)
     return figure
 
 
@@ -182,7 +182,7 @@ def share_bars(bars: Mapping[str, Mapping[str, float]]) -> go.Figure:
     Args:
       bars: shares of time by activity, by the bar's words, from the top.
     """
-    figure = new_figure("share of the role's time (%)", "", height=120 + 34 * len(bars))
+    figure = new_figure("share of the role's time (%)", "", height=max(HEIGHT, 120 + 34 * len(bars)))
     for activity, (colour, pattern) in ACTIVITIES.items():
         figures = [100 * spent.get(activity, 0.0) for spent in bars.values()]
         figure.add_bar(
@@ -191,7 +191,7 @@ def share_bars(bars: Mapping[str, Mapping[str, float]]) -> go.Figure:
             text=[f"{share:.0f}" if share >= 8 else "" for share in figures], textposition="inside", textangle=0,
             insidetextanchor="middle", hovertemplate="%{x:.1f} % " + activity + "<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(barmode="stack", hovermode="closest", bargap=0.28, legend_traceorder="normal")
+    figure.update_layout(barmode="stack", hovermode="closest", bargap=0.32, legend_traceorder="normal")
     figure.update_xaxes(range=[0, 100])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure

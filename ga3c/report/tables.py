@@ -16,29 +16,46 @@ Groups = Sequence[Group[Run]]
 
 
 def tiles(groups: Groups) -> list[Tile]:
-    """Per group: the best score, and what it took."""
-    found = []
-    for group in groups:
-        best = [run.best_score for run in group.members if run.best_score is not None]
-        minutes = max((run.rates[-1]["time_s"] / 60 for run in group.members if run.rates), default=0.0)
-        frames = max((run.rates[-1]["frames"] for run in group.members if run.rates), default=0)
-        what = "best mean of 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
-        took = f"{what}; {minutes:.1f} minutes, {frames / 1e6:.3g} million frames"
-        found.append(Tile(_score(sum(best) / len(best) if best else None), group.name, took))
+    """The best score of each group and what it took; of a single one more."""
+    found = [_score_tile(group) for group in groups]
+    if len(groups) == 1:
+        members = groups[0].members
+        human = _over([run.normalised(run.best_score) for run in members])
+        lag = _over([_mean(run, "policy_lag_mean") for run in members])
+        if human is not None:
+            found.append(Tile(f"{human:.0%}", "of human", "the best score, human-normalised; no-op starts"))
+        found.append(
+            Tile(_whole(_over([_over_time(run, "env_steps") for run in members])), "PPS", "over the whole run")
+        )
+        found.append(Tile(_score(lag), "versions of policy lag", "mean over the whole run"))
     return found
+
+
+def _score_tile(group: Group[Run]) -> Tile:
+    best = [run.best_score for run in group.members if run.best_score is not None]
+    minutes = max((run.rates[-1]["time_s"] / 60 for run in group.members if run.rates), default=0.0)
+    frames = max((run.rates[-1]["frames"] for run in group.members if run.rates), default=0)
+    what = "best mean of 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
+    return Tile(_score(_over(best)), group.name, f"{what}; {minutes:.1f} minutes, {frames / 1e6:.3g} million frames")
+
+
+def _over(figures: Sequence[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) / len(known) if known else None
 
 
 def runs(groups: Groups) -> Table:
     """A line a run."""
     head = [
         "run", "environment", "agent", "seed", "minutes", "agent steps", "frames", "games", "score now", "best score",
-        "human", "evaluated", "PPS", "training samples/s", "device",
+        "human", "evaluated", "PPS", "samples/s",
     ]  # fmt: skip
     lines = [_run_line(group, run) for group in groups for run in group.members]
     words = (
         "Scores are means of the last 100 whole games. Human: the best score, human-normalised, (score - random) /"
-        " (human - random) with the references of no-op starts (Wang et al. 2015). PPS and training samples a second"
-        " are over the whole run."
+        " (human - random) with the references of no-op starts (Wang et al. 2015). PPS and training samples a"
+        " second are over the whole run."
     )
     return Table("Runs", words, head, lines, texts=3)
 
@@ -51,7 +68,7 @@ def _run_line(group: Group[Run], run: Run) -> list[str]:
     rates = [_whole(_over_time(run, "env_steps")), _whole(_mean(run, "training_samples_per_s"))]
     return [
         run.name, group.env, group.agent, str(run.config.seed), minutes, *played, *scores,
-        _score(run.evaluation_score), *rates, run.config.device,
+        _score(run.evaluation_score), *rates,
     ]  # fmt: skip
 
 
@@ -141,6 +158,7 @@ def circumstances(groups: Groups) -> Table:
     """Protocol, network, machine and versions, a line each; what several runs share is written once."""
     members = [run for group in groups for run in group.members]
     facts: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "device": lambda f: f.get("device"),
         "protocol": lambda f: f.get("protocol"),
         "parameters": lambda f: f"{f['parameters']:,}" if isinstance(f.get("parameters"), int) else None,
         "MFLOP a state": lambda f: f.get("mflop_per_state"),
