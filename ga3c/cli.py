@@ -1,4 +1,4 @@
-"""The command line: ``ga3c train``, ``eval``, ``report``, ``export``, ``compare``, ``tune`` and ``networks``.
+"""The command line: ``ga3c train``, ``eval``, ``play``, ``report``, ``export``, ``compare``, ``tune``, ``networks``.
 
 What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
 
@@ -29,6 +29,7 @@ USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
   eval RUN...            play whole games with trained agents and print the scores, over seeds and games too
+  play RUN|CHECKPOINT    film a trained agent at play (MP4, GIF), or watch it in the terminal
   report RUN...          one HTML file of runs and comparisons: curves, rates, queues, settings
   export RUN|CHECKPOINT  write a trained policy to a file that runs without this package: ONNX or torch.export
   compare                run modes and networks on equal terms; a report with pictures of what each gains
@@ -46,6 +47,7 @@ def run(arguments: list[str]) -> int:
     commands = {
         "train": _train,
         "eval": _eval,
+        "play": _play,
         "report": _report,
         "export": _export,
         "compare": _compare,
@@ -117,6 +119,12 @@ def _export(arguments: list[str]) -> int:
 
     print(export(options.path, format=options.format, out=options.out))
     return 0
+
+
+def _play(arguments: list[str]) -> int:
+    from ga3c.play import run_play
+
+    return run_play(arguments)
 
 
 def _compare(arguments: list[str]) -> int:

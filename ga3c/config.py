@@ -48,6 +48,8 @@ class TrainConfig:
     """Seconds between checkpoints."""
     keep: int = 3
     """Newest checkpoints to keep."""
+    record_every: float | None = None
+    """Minutes between short films of the newest checkpoint at play, in the run's folder clips; default none."""
 
     actors: int = 4
     """N_A, processes that step environments; a3c: workers."""
@@ -216,7 +218,7 @@ def _in_words(kind: Any) -> str:
 
 
 _PATHS = ("out", "resume")
-_NOT_PRESET = (*_PATHS, "env", "mode", "preset", "seed", "total_steps", "minutes")
+_NOT_PRESET = (*_PATHS, "env", "mode", "preset", "seed", "total_steps", "minutes", "record_every")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -277,7 +279,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "total_steps": (1, 10**15), "minutes": (0.01, 10**7), "seed": (0, 2**31 - 1), "checkpoint_every": (1, 10**7),
     "keep": (1, 10**6), "actors": (1, 1024), "envs_per_actor": (1, 1024), "predictors": (1, 64), "trainers": (1, 64),
     "t_max": (1, 10_000), "segments": (2, 64), "min_training_batch": (0, 10**6), "max_prediction_batch": (1, 10**5),
-    "prediction_patience": (0, 1000), "actor_timeout": (0.1, 10**7),
+    "record_every": (0.01, 10**7), "prediction_patience": (0, 1000), "actor_timeout": (0.1, 10**7),
     "torch_threads": (1, 1024), "learning_rate": (0, 100), "decay": (0, 0.999999), "epsilon": (0, 1000),
     "max_grad_norm": (0, 10**9), "discount": (0, 1), "gae_lambda": (0, 1), "entropy_cost": (0, 1000),
     "value_cost": (0, 1000), "log_floor": (0, 0.1), "frame_skip": (1, 60), "frame_stack": (1, 64),

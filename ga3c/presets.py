@@ -11,6 +11,7 @@ from ga3c.config import Mode, TrainConfig, find_preset, validate_numbers
 from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
+from ga3c.film import check_extra
 
 
 def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
@@ -138,6 +139,10 @@ def validate_alone(config: TrainConfig) -> None:
         read_curves(config.device)
     if config.resume is None and config.out is not None:
         check_out(config.out)
+    if config.record_every is not None:
+        check_extra("--record-every")
+        if is_simulated(config.device):
+            raise UsageError("--record-every: a simulated device learns nothing that could be filmed; leave it out")
 
 
 def check_out(folder: Path) -> None:

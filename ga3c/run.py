@@ -35,6 +35,7 @@ from ga3c.machine import machine, versions
 from ga3c.metrics import Meters, MetricsWriter
 from ga3c.model import Model
 from ga3c.presets import check_out
+from ga3c.recorder import Recorder
 from ga3c.sampler import Sampler
 from ga3c.signals import Signals
 from ga3c.system import Context, System
@@ -132,6 +133,7 @@ class _Session:
         self._system = make(
             Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server, sampler)
         )
+        self._recorder = Recorder(folder, config.record_every, display.say)
         self._first_update = progress.updates
         self._resumed_steps = progress.env_steps
 
@@ -140,6 +142,7 @@ class _Session:
         with contextlib.ExitStack() as leave:
             leave.callback(self._leave)
             leave.callback(self._system.stop)
+            leave.callback(self._recorder.close)
             self._system.start()
             self._loop()
         if self._system.failure is not None:
@@ -193,6 +196,7 @@ class _Session:
                 learning = learning or begins
             if checkpoints.due():
                 self._checkpoint()
+            self._recorder.tick()
 
     @property
     def _done(self) -> float:

@@ -22,8 +22,9 @@ ALLOWED = {
     "optim": {"choices"},
     "networks": {"choices", "errors"},
     "events": set(),
-    "envs": {"envs.base", "envs.envpool_backend", "envs.gymnasium_backend", "envs.player", "errors"},
+    "envs": {"envs.actions", "envs.base", "envs.envpool_backend", "envs.gymnasium_backend", "envs.player", "errors"},
     "envs.base": {"errors"},
+    "envs.actions": {"envs.base"},
     "envs.player": {"envs.base"},
     "envs.envpool_backend": {"envs.base"},
     "envs.gymnasium_backend": {"envs.base", "envs.envpool_backend", "errors"},
@@ -52,7 +53,8 @@ ALLOWED = {
     "signals": set(),
     "supervisor": {"channels", "envs", "forkserver"},
     "config": {"choices", "envs", "errors"},
-    "presets": {"choices", "config", "curves", "envs", "errors"},
+    "film": {"errors"},
+    "presets": {"choices", "config", "curves", "envs", "errors", "film"},
     "checkpoint": {"config", "errors"},
     "collector": {"envs", "model", "slabs"},
     "shared": {"checkpoint"},
@@ -75,7 +77,7 @@ ALLOWED = {
     "display": {"bottleneck"},
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "events", "forkserver", "ga3c",
-        "machine", "metrics", "model", "presets", "display", "sampler", "signals", "system",
+        "machine", "metrics", "model", "presets", "display", "recorder", "sampler", "signals", "system",
     },
     "policy": {"checkpoint", "config", "device", "envs", "errors", "networks"},
     "export": {"choices", "envs", "errors", "policy"},
@@ -84,6 +86,14 @@ ALLOWED = {
     "windows": set(),
     "agents": {"config", "statistics"},
     "scores": {"agents", "display", "errors", "evaluate", "options", "policy", "statistics"},
+    "play": {"play.command"},
+    "play.game": {"envs", "policy"},
+    "play.picture": {"play.game"},
+    "play.live": {"play.game"},
+    "play.command": {
+        "envs", "errors", "film", "options", "play.game", "play.live", "play.picture", "policy", "signals",
+    },
+    "recorder": {"checkpoint", "errors", "play"},
     "compare": {"compare.command"},
     "compare.cells": set(),
     "compare.figures": {"statistics", "windows"},
@@ -132,13 +142,13 @@ ALLOWED = {
     "dynamic": {"choices"},
     "cli": {
         "choices", "compare", "config", "curves", "device", "display", "envs", "errors", "export", "latency", "launch",
-        "networks", "options", "report", "resolve", "scores", "tune",
+        "networks", "options", "play", "report", "resolve", "scores", "tune",
     },
     "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "resolve"},
 }  # fmt: skip
 WITHOUT_TORCH = [
     "__init__", "actor", "agents", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs",
-    "errors", "events", "forkserver", "launch", "presets", "queues", "report", "resolve", "returns", "sampler",
+    "errors", "events", "film", "forkserver", "launch", "presets", "queues", "report", "resolve", "returns", "sampler",
     "scores", "slabs", "tune",
 ]  # fmt: skip
 

@@ -43,6 +43,10 @@ def no_checkpoint(folder):
     (folder / "file").write_text("not a checkpoint")
 
 
+def a_film(folder):
+    (folder / "film.gif").write_bytes(b"")
+
+
 def a_newer_checkpoint(folder):
     (folder / "file").write_bytes(save({"network.w": torch.zeros(1)}, {"format": "99"}))
 
@@ -59,7 +63,7 @@ def a_module(folder):
 TABLE = [
     # commands
     ([], None, "usage"),
-    (["trian"], None, "unknown command 'trian'; train, eval, report, export, compare, tune, networks would be right"),
+    (["trian"], None, "unknown command 'trian'; train, eval, play, report, export, compare, tune, networks would be right"),
     # options that there are not, or without what they need
     (["train", "--acters", "3"], None, "unrecognized options: --acters, 3; --actors INT would be right"),
     (["train", "Pong-v5", "Breakout-v5"], None, "unrecognized options: Breakout-v5"),
@@ -118,6 +122,13 @@ TABLE = [
     (["eval", ".", "--seed", "-1"], None, "--seed: got -1"),
     (["report"], None, "got no folder; those of runs or comparisons would be right"),
     (["report", "run", "--ouf", "x.html"], None, "unrecognized options"),
+    (["play", ".", "--episodes", "0"], None, "--episodes: got 0; 1 to 1e+06 would be right"),
+    (["play", ".", "--seconds", "-1"], None, "--seconds: got -1"),
+    (["play", ".", "--fps", "0"], None, "--fps: got 0.0; 1 to 100 would be right"),
+    (["play", ".", "--scale", "0"], None, "--scale: got 0; 1 to 16 would be right"),
+    (["play", ".", "--seed", "-1"], None, "--seed: got -1"),
+    ([*TRAIN, "--record-every", "0"], None, "--record-every: got 0"),
+    (["tune", "--record-every", "5"], None, "--record-every is not of ga3c tune's"),
     # what there is not
     (["train", "Pnog-v5"], None, "nearest: Pong-v5"),
     (["train", "ALE/Pnog-v5"], None, "nearest"),
@@ -193,6 +204,16 @@ TABLE = [
     (["export", "."], None, "holds no checkpoint"),
     (["export", "file"], no_checkpoint, "file cannot be read as a checkpoint"),
     (["export", "run"], a_run, "holds the weights of another network"),
+    (["play"], None, "PATH"),
+    (["play", "nowhere"], None, "nowhere does not exist; a run's folder or a checkpoint would be right"),
+    (["play", "."], None, "holds no checkpoint"),
+    (["play", "run"], a_run, "holds the weights of another network"),
+    (["play", ".", "--out", "film.avi"], None, "--out: got film.avi; a name that ends in .mp4 or .gif would be right"),
+    (["play", ".", "--out", "film.gif"], a_film, "--out: film.gif is there already; another name would be right"),
+    (["play", ".", "--out", "nowhere/film.gif"], None, "a file in a folder that exists would be right"),
+    (["play", ".", "--live"], None, "--live draws in a terminal, and the output goes elsewhere"),
+    (["play", ".", "--live", "--explain"], None, "--explain draws in a film, and --live alone writes none"),
+    ([*TRAIN, "--record-every", "5", "--device", "simulated:null"], None, "a simulated device learns nothing"),
     (["networks", "--out", "/proc/nowhere/curves.json"], None, "/proc/nowhere/curves.json cannot be written to"),
 ]  # fmt: skip
 

@@ -7,7 +7,8 @@ action is ignored. Whoever steps an environment has to leave it out of what it l
 import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
-from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, Step, VectorEnv, atari_game
+from ga3c.envs.actions import action_names
+from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, FilmedEnv, Step, VectorEnv, atari_game
 from ga3c.envs.player import Episode, Player, random_states
 from ga3c.errors import UsageError, nearest
 
@@ -17,14 +18,17 @@ __all__ = [
     "EnvError",
     "EnvSpec",
     "Episode",
+    "FilmedEnv",
     "Player",
     "Step",
     "VectorEnv",
+    "action_names",
     "atari_game",
     "env_seeds",
     "env_spec",
     "load_backends",
     "make_env",
+    "make_filmed",
     "random_states",
 ]
 
@@ -54,6 +58,19 @@ def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv
     if name:
         return envpool_backend.EnvPoolEnv(config, name, seeds, threads)
     return gymnasium_backend.GymnasiumEnv(config, seeds)
+
+
+def make_filmed(config: EnvConfig, seed: int) -> FilmedEnv:
+    """Makes one environment that can be looked at.
+
+    Raises:
+      UsageError: as ``env_spec``.
+      EnvError: it cannot be made so that it draws itself.
+    """
+    name = _envpool_name(config)
+    if name:
+        return envpool_backend.EnvPoolEnv(config, name, [seed], threads=1, filmed=True)
+    return gymnasium_backend.GymnasiumEnv(config, [seed], filmed=True)
 
 
 def env_seeds(seed: int, actor: int, generation: int, num_envs: int) -> list[int]:

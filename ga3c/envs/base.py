@@ -15,6 +15,8 @@ Backend = Literal["auto", "envpool", "gymnasium"]
 
 ALE_STICKY_ACTIONS = 0.25  # what ALE/<game>-v5 means (Machado et al. 2018)
 _SMALLEST_SIDE = 36  # what the three convolutions of network ``nature`` need
+ATARI_FPS = 60.0  # frames a second of the console
+DEFAULT_FPS = 30.0  # as Gymnasium's own recorder takes where an environment says nothing
 ATARI_MAX_EPISODE_STEPS = 27_000  # agent steps: 108,000 frames, half an hour of play
 
 
@@ -133,6 +135,23 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """Frees what the environments hold."""
+
+
+class FilmedEnv(VectorEnv, Protocol):
+    """One environment (K is 1) that can be looked at. It plays the games that it plays unfilmed.
+
+    Attributes:
+      fps: agent steps a second at which the game is meant to be played.
+    """
+
+    fps: float
+
+    def frame(self) -> NDArray[np.uint8]:
+        """The present picture in the environment's own colours and size, [H, W, 3].
+
+        Raises:
+          EnvError: the environment cannot draw itself.
+        """
 
 
 def is_ale(config: EnvConfig) -> bool:

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ga3c.envs.base import (
+    ATARI_FPS,
     ATARI_MAX_EPISODE_STEPS,
+    DEFAULT_FPS,
     EnvConfig,
+    EnvError,
     EnvSpec,
     Step,
     atari_protocol,
@@ -95,12 +98,14 @@ def spec(config: EnvConfig, name: str) -> EnvSpec:
 class EnvPoolEnv:
     """EnvPool's environments."""
 
-    def __init__(self, config: EnvConfig, name: str, seeds: list[int], threads: int) -> None:
-        """``threads`` is 1 in an actor: the other cores belong to the other actors."""
+    def __init__(self, config: EnvConfig, name: str, seeds: list[int], threads: int, *, filmed: bool = False) -> None:
+        """``threads`` is 1 in an actor: the other cores belong to the other actors. ``filmed``: as ``FilmedEnv``."""
         self.num_envs = len(seeds)
         settings = _settings(config, name)
+        self.fps = ATARI_FPS / config.frame_skip if settings else DEFAULT_FPS
+        film = {"render_mode": "rgb_array"} if filmed else {}
         self._env = _envpool().make_gymnasium(
-            name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings
+            name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings, **film
         )
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
@@ -150,6 +155,14 @@ class EnvPoolEnv:
         """
         self._env._send([*(self._ids for _ in _ENV_IDS), actions])
         return dict(zip(self._state_keys, self._env._recv(), strict=True))
+
+    def frame(self) -> NDArray[np.uint8]:
+        """See ``FilmedEnv``."""
+        try:
+            frames: NDArray[np.uint8] = self._env.render()
+        except RuntimeError as error:  # not every environment of EnvPool's has a picture
+            raise EnvError(f"the environment cannot be drawn: {error}") from error
+        return np.asarray(frames[0])
 
     def close(self) -> None:
         """See ``VectorEnv``."""

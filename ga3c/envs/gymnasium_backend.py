@@ -11,7 +11,9 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from ga3c.envs.base import (
+    ATARI_FPS,
     ATARI_MAX_EPISODE_STEPS,
+    DEFAULT_FPS,
     EnvConfig,
     EnvError,
     EnvSpec,
@@ -76,9 +78,12 @@ def _check_id(config: EnvConfig) -> None:
     raise UsageError(f"{where} environment {config.id!r}{near}")
 
 
-def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+def _make_single(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    drawn: dict[str, Any] = (
+        {} if render_mode is None else {"render_mode": render_mode}
+    )  # environments need not know of it
     if not is_ale(config):
-        return gymnasium.make(config.id)
+        return gymnasium.make(config.id, **drawn)
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
     env = gymnasium.make(
@@ -86,6 +91,7 @@ def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
         frameskip=1,
         repeat_action_probability=sticky_actions(config),
         max_num_frames_per_episode=ATARI_MAX_EPISODE_STEPS * config.frame_skip,
+        **drawn,
     )
     env = AtariPreprocessing(env, noop_max=config.noop_max, frame_skip=config.frame_skip)
     if config.fire_on_reset:
@@ -93,9 +99,9 @@ def _make_single(config: EnvConfig) -> gymnasium.Env[Any, Any]:
     return FrameStackObservation(env, config.frame_stack)
 
 
-def _make_checked(config: EnvConfig, index: int) -> gymnasium.Env[Any, Any]:
+def _make_checked(config: EnvConfig, render_mode: str | None, index: int) -> gymnasium.Env[Any, Any]:
     try:
-        return HeldToItsWord(_make_single(config), index)
+        return HeldToItsWord(_make_single(config, render_mode), index)
     except Exception as error:  # whatever the environment does when it is made
         raise EnvError(f"environment {index} cannot be made: {type(error).__name__}: {error}") from error
 
@@ -182,17 +188,21 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
 class GymnasiumEnv:
     """Gymnasium's environments, stepped one after the other in this process."""
 
-    def __init__(self, config: EnvConfig, seeds: list[int]) -> None:
+    def __init__(self, config: EnvConfig, seeds: list[int], *, filmed: bool = False) -> None:
+        """``filmed``: as ``FilmedEnv``."""
         _check_id(config)
+        render_mode = "rgb_array" if filmed else None
         self.num_envs = len(seeds)
         self._seeds: list[int | None] = [*seeds]
         self._clip = config.reward_clip and is_ale(config)
         self._env = gymnasium.vector.SyncVectorEnv(
-            [partial(_make_checked, config, index) for index in range(len(seeds))],
+            [partial(_make_checked, config, render_mode, index) for index in range(len(seeds))],
             autoreset_mode=AutoresetMode.NEXT_STEP,
             copy=False,
         )
         check_autoreset(config.id, self._env.metadata)
+        says = self._env.envs[0].metadata.get("render_fps", DEFAULT_FPS)
+        self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(says)
         space = self._env.single_observation_space
         self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
 
@@ -218,6 +228,16 @@ class GymnasiumEnv:
             game_rewards=game_rewards,
             game_over=np.asarray(terminated | truncated),
         )
+
+    def frame(self) -> NDArray[np.uint8]:
+        """See ``FilmedEnv``."""
+        try:
+            picture = np.asarray(self._env.envs[0].render())
+        except Exception as error:  # a library that draws is missing, or whatever the environment does
+            raise EnvError(f"the environment cannot be drawn: {' '.join(str(error).split())}") from error
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise EnvError(f"the environment drew {picture.dtype} {picture.shape}; uint8 [H, W, 3] would be right")
+        return picture
 
     def close(self) -> None:
         """See ``VectorEnv``."""

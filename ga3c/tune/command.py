@@ -29,7 +29,7 @@ from ga3c.tune.search import Objective, Setting, Trials, games_to_try, search, s
 
 _WINDOWS = 2  # of a trial: one alone has no error
 _SHORTEST_MIN = 0.25
-_OWN = ("out", "resume", "minutes", "total_steps")
+_OWN = ("out", "resume", "minutes", "total_steps", "record_every")
 
 
 @dataclass(frozen=True)

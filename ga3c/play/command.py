@@ -1,0 +1,147 @@
+"""The command ``ga3c play``: its options, and a game from the checkpoint to the file or the terminal."""
+
+import itertools
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ga3c.envs import EnvError, action_names, env_seeds, make_filmed
+from ga3c.errors import UsageError
+from ga3c.film import check_extra, check_film, filming
+from ga3c.options import parse
+from ga3c.signals import Signals
+
+_BOUNDS = {"episodes": (1, 10**6), "seconds": (0.01, 10**6), "seed": (0, 2**31 - 1), "fps": (1, 100), "scale": (1, 16)}
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """Films a trained agent at play, or shows it in the terminal. Ctrl-C ends the game; what was filmed is kept."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Run folder, whose newest checkpoint is taken, or a checkpoint."""
+    out: Path | None = None
+    """The film, .mp4 or .gif; default play-<steps>.mp4 beside the checkpoint."""
+    episodes: int = 1
+    """Games to play."""
+    seconds: float | None = None
+    """Cut the film after this many seconds; default is whole games."""
+    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the likeliest action; the default draws from the policy, as in training."""
+    seed: int = 1000
+    """Seed of games and sampling."""
+    device: str = "auto"
+    """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
+    fps: float | None = None
+    """Steps a second; default is real speed: Atari 60 divided by the frame skip, else what Gymnasium says, or 30."""
+    scale: int | None = None
+    """Whole number of pixels for one of the game's; default makes it about 420 high."""
+    explain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw score, value estimate and action probabilities beside the frame."""
+    live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show it in the terminal; a film is written only with --out."""
+
+
+def run_play(arguments: list[str]) -> int:
+    """Returns the exit code.
+
+    Raises:
+      UsageError: the user asked for what cannot be had.
+      EnvError: the environment failed in a game.
+    """
+    options = parse(PlayOptions, arguments, "ga3c play")
+    _check(options)
+    return play(options)
+
+
+def play(options: PlayOptions) -> int:
+    """Plays until the games or the seconds are over, or a signal comes; prints the scores and where the film is.
+
+    Returns the exit code.
+
+    Raises:
+      UsageError: there is no such checkpoint, it cannot be used, or the film cannot be written.
+      EnvError: the environment failed in a game.
+    """
+    # These load torch and what draws, which the answer to a slip of the finger does not wait for.
+    from ga3c.play.game import Games
+    from ga3c.play.live import Screen
+    from ga3c.play.picture import Painter, default_scale
+    from ga3c.policy import load_policy
+
+    policy = load_policy(options.path, device=options.device, seed=options.seed)
+    config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
+    names = action_names(policy.spec)
+    with ExitStack() as stack:
+        try:
+            env = make_filmed(config, env_seeds(options.seed, 0, 0, 1)[0])
+            stack.callback(env.close)
+            games = Games(policy, env, greedy=options.greedy)
+            moments = games.moments(options.episodes)
+            first = next(moments)
+        except EnvError as error:
+            raise UsageError(f"{policy.config.env} cannot be filmed: {error}") from None
+        fps = options.fps or env.fps
+        steps = None if options.seconds is None else max(1, round(options.seconds * fps))
+        signals = Signals()
+        stack.enter_context(signals.handled())  # before there is a first moment, there is nothing to keep
+        film, add, screen = None, None, None
+        if options.out is not None or not options.live:
+            film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
+            check_film(film)
+            add = stack.enter_context(filming(film, fps))
+            scale = options.scale or default_scale(len(first.frame))
+            painter = Painter(names, scale=scale, explain=options.explain)
+        if options.live:
+            screen = stack.enter_context(Screen(names))
+        began = time.monotonic()
+        for count, moment in enumerate(itertools.islice(itertools.chain([first], moments), steps), 1):
+            if add is not None:
+                add(painter.paint(moment))
+            if screen is not None:
+                screen.show(moment)
+                signals.wait(max(0.0, began + count / fps - time.monotonic()))
+            if signals.exitcode:
+                break
+    print(f"{policy.path}, trained for {policy.env_steps:,} steps; {'greedy' if options.greedy else 'sampled'}")
+    print(_scores(games.scores, moment.score if len(games.scores) < options.episodes else None))
+    if film is not None:
+        print(f"{film}: {count:,} frames, {count / fps:.1f} s at {fps:g} frames/s")
+    return signals.exitcode
+
+
+def _scores(scores: list[float], unfinished: float | None) -> str:
+    said = [f"{score:g}" for score in scores]
+    if unfinished is not None:
+        said.append(f"{unfinished:g} in a game that was not played to its end")
+    return f"score{'s' if len(said) > 1 else ''}: {', '.join(said)}"
+
+
+def _unused(path: Path) -> Path:
+    """The name, or the first like it under which there is nothing yet."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def _check(options: PlayOptions) -> None:
+    """Everything that can be known before torch is loaded.
+
+    Raises:
+      UsageError: with the first option that is wrong.
+    """
+    for name, (smallest, largest) in _BOUNDS.items():
+        value = getattr(options, name)
+        if value is not None and not smallest <= value <= largest:
+            raise UsageError(f"--{name}: got {value}; {smallest:g} to {largest:g} would be right")
+    check_extra("play")
+    if options.out is not None:
+        check_film(options.out)
+    elif options.live and options.explain:
+        raise UsageError("--explain draws in a film, and --live alone writes none; --out FILE would write one too")
+    if options.live and not sys.stdout.isatty():
+        raise UsageError("--live draws in a terminal, and the output goes elsewhere; --out FILE would write a film")
