@@ -53,6 +53,7 @@ class TrainOptions(EnvOptions, total=False):
     seed: int
     checkpoint_every: float
     keep: int
+    record_every: float | None
     actors: int
     envs_per_actor: int
     predictors: int

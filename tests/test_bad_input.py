@@ -63,7 +63,7 @@ def a_module(folder):
 TABLE = [
     # commands
     ([], None, "usage"),
-    (["trian"], None, "unknown command 'trian'; train, eval, play, report, export, compare, tune, networks would be right"),
+    (["trian"], None, "unknown command 'trian'; train, eval, play, report, export, compare, tune, networks would be"),
     # options that there are not, or without what they need
     (["train", "--acters", "3"], None, "unrecognized options: --acters, 3; --actors INT would be right"),
     (["train", "Pong-v5", "Breakout-v5"], None, "unrecognized options: Breakout-v5"),
