@@ -141,8 +141,8 @@ class _Session:
         """Whatever ends it, what was learnt is written."""
         with contextlib.ExitStack() as leave:
             leave.callback(self._leave)
-            leave.callback(self._system.stop)
             leave.callback(self._recorder.close)
+            leave.callback(self._system.stop)
             self._system.start()
             self._loop()
         if self._system.failure is not None:

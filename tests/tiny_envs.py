@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,20 @@ class TerminalReward(gymnasium.Env[np.ndarray, int]):
 
     def _state(self) -> np.ndarray:
         return np.eye(4, 3, dtype=np.float32)[self._t]
+
+
+class Drawn(TerminalReward):
+    """Draws itself, with odd sides: red, and a line more of it white with each step."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        picture = np.full((33, 51, 3), (255, 0, 0), np.uint8)
+        picture[: self._t] = 255
+        return picture
 
 
 class OnlyTruncation(gymnasium.Env[np.ndarray, int]):
@@ -158,7 +172,7 @@ class Continuous(TerminalReward):
 
 
 for _name in (
-    "TerminalReward", "OnlyTruncation", "Identity", "ImageIdentity", "Raises", "NanState", "WrongShape", "WrongDtype",
-    "OutOfRange", "NanReward", "FailsOnce", "HangsOnce", "Continuous",
+    "TerminalReward", "Drawn", "OnlyTruncation", "Identity", "ImageIdentity", "Raises", "NanState", "WrongShape",
+    "WrongDtype", "OutOfRange", "NanReward", "FailsOnce", "HangsOnce", "Continuous",
 ):  # fmt: skip
     gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}")

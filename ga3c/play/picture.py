@@ -10,7 +10,7 @@ from ga3c.play.game import Moment
 _TALL = 420  # pixels: the height up to which a frame is scaled of itself
 _PANEL_WIDTH, _LEAST_HEIGHT, _MARGIN = 244, 320, 18
 _HISTORY = 150  # values in the line: 10 s of Atari
-_ROW = 26  # pixels of an action, at most
+_ROW = 32  # pixels of an action, at most
 _FLAT = 0.1  # values that differ by less are drawn as differing little
 
 _BACKGROUND, _FAINT, _DIM, _INK = "#16181d", "#2d323c", "#9aa0aa", "#eceef1"
@@ -54,7 +54,7 @@ class Painter:
         middle = (left + right) // 2
         draw.text((middle, 14), "V(s)", _DIM, small)
         draw.text((middle, 30), f"{moment.value:+.2f}", _INK, large)
-        bottom = 76 + max(40, height // 6)
+        bottom = 76 + height // 5
         self._line(draw, (left, 76, right, bottom))
         self._bars(draw, (left, bottom + 14, right, height - 12), moment)
 
