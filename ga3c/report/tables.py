@@ -24,10 +24,9 @@ def tiles(groups: Groups) -> list[Tile]:
         lag = _over([_mean(run, "policy_lag_mean") for run in members])
         if human is not None:
             found.append(Tile(f"{human:.0%}", "of human", "the best score, human-normalised; no-op starts"))
-        found.append(
-            Tile(_whole(_over([_over_time(run, "env_steps") for run in members])), "PPS", "over the whole run")
-        )
-        found.append(Tile(_score(lag), "versions of policy lag", "mean over the whole run"))
+        pps = _over([_over_time(run, "env_steps") for run in members])
+        found.append(Tile(_whole(pps), "PPS", "predictions a second, over the whole run"))
+        found.append(Tile(_NONE if lag is None else f"{lag:.2g}", "versions of policy lag", "mean over the whole run"))
     return found
 
 
