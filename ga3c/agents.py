@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ga3c.config import TrainConfig
+from ga3c.curves import is_simulated
 from ga3c.statistics import Estimate, aggregate, over_seeds
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ def _agent(config: TrainConfig, others: Sequence[TrainConfig]) -> str:
 
 
 def _words(config: TrainConfig) -> str:
-    return f"{config.mode.upper()} {config.network}, {config.preset}"
+    simulated = ", simulated device" if is_simulated(config.device) else ""
+    return f"{config.mode.upper()} {config.network}, {config.preset}{simulated}"
 
 
 class Score(NamedTuple):

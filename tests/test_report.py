@@ -162,6 +162,17 @@ def test_runs_without_games_and_without_windows_are_told(folder):
     assert "Predictions a second (PPS)" in figures(text)
 
 
+def test_a_simulated_device_is_told_by_every_chart_and_no_score_is_drawn(folder):
+    facts = json.loads(Path("seed-1/run.json").read_text())
+    Path("seed-1/run.json").write_text(json.dumps(facts | {"device": "simulated:null"}))
+    text = report("seed-1")
+    assert "seed-1: its device is simulated and only waits" in text
+    charts = figures(text)
+    assert "Learning curve, CartPole-v1" not in charts
+    for traces in charts.values():
+        assert "simulated device" in json.dumps(traces)
+
+
 def test_what_a_resume_has_taken_back_is_left_out(folder):
     with Path("seed-1/metrics.jsonl").open("a") as file:
         for time_s in (0.5, 0.7):

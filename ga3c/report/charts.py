@@ -48,7 +48,7 @@ def learning(groups: Groups) -> list[Chart]:
 
 def _learning_of(env: str, groups: Groups) -> Chart | None:
     own = [
-        (series(number), group, [run for run in group.members if run.score is not None])
+        (series(number), group, [run for run in group.members if run.score is not None and not run.is_simulated])
         for number, group in enumerate(groups)
         if group.env == env
     ]
@@ -106,8 +106,8 @@ def _lines(groups: Groups, name: str, unit: str) -> go.Figure:
                 add_line(figure, minutes / divisor, values, series(number), group.name, showlegend=is_first,
                          width=1.2 if crowd else 1.6, opacity=0.75 if crowd else 1.0)  # fmt: skip
                 is_first = False
-    figure.update_layout(showlegend=len(groups) > 1)
-    return figure
+    is_simulated = any(run.is_simulated for group in groups for run in group.members)  # which every chart must say
+    return figure.update_layout(showlegend=len(groups) > 1 or is_simulated)
 
 
 def distribution(groups: Groups, figures: dict[str, tuple[str, str]], title: str, words: str) -> Chart | None:
@@ -135,7 +135,7 @@ def bars(counts: dict[tuple[Series, str], dict[float, int]], unit: str) -> go.Fi
     for (style, name), values in counts.items():
         figure.add_bar(x=middles.tolist(), y=shares(values, edges).round(3).tolist(), name=name, legendgroup=name,
                        marker_color=style.colour, hovertemplate="%{y:.2f} %")  # fmt: skip
-    figure.update_layout(showlegend=len(counts) > 1)
+    figure.update_layout(showlegend=len(counts) > 1 or any("simulated" in name for _, name in counts))
     if widths == 1 and len(middles) <= 16:
         figure.update_xaxes(dtick=1)
     return figure
@@ -144,7 +144,7 @@ def bars(counts: dict[tuple[Series, str], dict[float, int]], unit: str) -> go.Fi
 def time_shares(groups: Groups) -> Chart | None:
     """What each role spent its time on, over the whole runs."""
     found = {
-        f"{group.name}: {role}" if len(groups) > 1 else role: spent
+        f"{group.name}: {role}" if len(groups) > 1 or group.members[0].is_simulated else role: spent
         for group in groups
         for role, spent in role_shares(line for run in group.members for line in run.rates).items()
     }

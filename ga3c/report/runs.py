@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ga3c.config import TrainConfig, config_from_json
+from ga3c.curves import is_simulated
 from ga3c.envs import atari_game
 from ga3c.errors import UsageError
 from ga3c.statistics import human_normalised
@@ -45,6 +46,11 @@ class Run:
     evaluations: list[Line]
     clips: list[Path]
     notes: list[str]
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its device only waited: nothing was learnt."""
+        return is_simulated(self.config.device)
 
     @property
     def score(self) -> float | None:
@@ -99,9 +105,12 @@ def read_run(folder: Path, name: str) -> Run:
         notes.append("no window of it was measured yet")
     elif not metrics.games:
         notes.append("no game of it has ended yet, so there is no score")
+    device = str(facts.get("device", config.device))
+    if is_simulated(device):
+        notes.append("its device is simulated and only waits: actions are random, nothing is learnt")
     return Run(
         name=name,
-        config=replace(config, device=str(facts.get("device", config.device))),
+        config=replace(config, device=device),
         facts=facts,
         rates=metrics.rates,
         totals=metrics.totals,

@@ -192,11 +192,13 @@ def _over_time(run: Run, name: str) -> float | None:
 
 def _mean(run: Run, name: str) -> float | None:
     """A rate over the whole run: its windows' mean, each as long as it was."""
-    total, before = 0.0, 0.0
+    total, seconds, before = 0.0, 0.0, 0.0
     for line in run.rates:
-        total += line.get(name, 0.0) * (line["time_s"] - before)
+        if name in line:
+            total += line[name] * (line["time_s"] - before)
+            seconds += line["time_s"] - before
         before = line["time_s"]
-    return total / before if before else None
+    return total / seconds if seconds else None
 
 
 def _whole(figure: float | None) -> str:
