@@ -12,8 +12,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
+    from setproctitle import setproctitle
+
     from ga3c.cli import run
 
+    if sys.argv[1:2] == ["train"]:
+        setproctitle("ga3c: learner")  # here alone: a program that calls ga3c.train keeps its own
     code = run(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.

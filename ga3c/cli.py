@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from setproctitle import setproctitle
 
 from ga3c import __version__
 from ga3c.choices import ExportFormat
@@ -78,9 +77,7 @@ def run(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     said = read_options(arguments, "ga3c train")
     with launching(said.config.mode) as launch:
-        config, spec = resolve(said)
-        setproctitle("ga3c: learner")
-        return launch(config, spec).exitcode
+        return launch(*resolve(said)).exitcode
 
 
 def _tune(arguments: list[str]) -> int:
