@@ -18,6 +18,7 @@ from ga3c.errors import UsageError
 from ga3c.machine import machine, versions
 from ga3c.statistics import interval
 from tests.fake_comparison import MFLOP, row, rows
+from tests.running import wait_for
 
 WHAT = Comparison(
     env="CartPole-v1", modes=("a3c", "a2c", "ga3c"), networks=("small", "large"), device="cpu", repeats=2,
@@ -382,7 +383,7 @@ def test_a_run_that_hangs_is_killed_with_all_its_processes(monkeypatch, tmp_path
     monkeypatch.setattr("ga3c.compare.cells._STOP_S", 0.1)
     assert run_train([], 3.0, never) == "did not end within 3 s"
     child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
-    assert not child.exists() or child.read_text().split()[2] == "Z"
+    assert wait_for(lambda: not child.exists() or child.read_text().split()[2] == "Z", timeout=10)
 
 
 def test_a_real_run_is_stopped_when_it_has_done_enough(tmp_path):
