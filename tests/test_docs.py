@@ -62,6 +62,7 @@ RULES = [  # the first that fits counts
     Rule("ga3c eval *", "run", "--episodes 2"),
     Rule("ga3c networks*", "run"),
     Rule("ga3c report *", "run"),
+    Rule("ga3c play *", "run", "--seconds 1"),
     Rule("ga3c tune", "run", "--minutes 0.25"),
     Rule("ga3c compare --quick", "run", COMPARED),
     Rule("ga3c compare --plot-only *", "run"),
