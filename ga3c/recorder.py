@@ -1,6 +1,6 @@
 """Short films of a run while it trains (``--record-every``).
 
-Each is made by a process of its own at the lowest priority, which plays the run's newest checkpoint. That costs the
+Each is made by a process of its own at a low priority, which plays the run's newest checkpoint. That costs the
 process's start, some seconds of a core. A thread would not need them, but codecs, environments and torch's global
 random numbers would then meet the model's: a crash in one would end the run, and the same seed would no longer give the
 same weights.
@@ -19,7 +19,8 @@ from ga3c.checkpoint import list_checkpoints
 
 FOLDER = "clips"
 SECONDS = 15.0  # of play in a film
-_LIMIT_S = 300.0  # for one to be made: an environment may hang
+_LIMIT_S = 600.0  # for one to be made: an environment may hang
+_NICE = 10  # a tenth of what a process gets that competes for a core; at 19 a film on busy cores takes for ever
 
 
 class Recorder:
@@ -53,6 +54,7 @@ class Recorder:
             self._process.kill()
             self._process.communicate()
             self._process = None
+            self._errors.close()
         for half_written in (self._folder / FOLDER).glob("*.partial"):
             half_written.unlink(missing_ok=True)
 
@@ -93,7 +95,7 @@ class Recorder:
 
 def _film(checkpoint: Path, film: Path) -> int:
     """The process's half; returns its exit code."""
-    os.nice(19)
+    os.nice(_NICE)
     threading.Thread(target=_leave_with_the_run, args=(film,), daemon=True).start()
     import torch
     from setproctitle import setproctitle
@@ -112,7 +114,7 @@ def _film(checkpoint: Path, film: Path) -> int:
 
 def _leave_with_the_run(film: Path) -> None:
     """Standard input is a pipe whose other end only the learner has: it ends when that is gone, however it went."""
-    sys.stdin.read()
+    os.read(0, 1)  # without Python's lock of that file, which it wants when the process ends
     film.with_name(f"{film.name}.partial").unlink(missing_ok=True)
     os._exit(1)
 
