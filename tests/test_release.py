@@ -76,6 +76,7 @@ def environment_of(wheel, folder):
     return folder / "bin" / "ga3c"
 
 
+@pytest.mark.timeout(300)
 def test_the_wheel_works_where_nothing_else_is_installed(released, tmp_path):
     installed = environment_of(released[1], tmp_path / "environment")
     assert command(installed, "--version", cwd=tmp_path) == f"ga3c {ga3c.__version__}\n"
