@@ -62,6 +62,7 @@ RULES = [  # the first that fits counts
     Rule("ga3c eval *", "run", "--episodes 2"),
     Rule("ga3c networks*", "run"),
     Rule("ga3c report *", "run"),
+    Rule("ga3c play * --live*", "skip", "needs a terminal; tests/test_play.py shows a game in one"),
     Rule("ga3c play *", "run", "--seconds 1"),
     Rule("ga3c tune", "run", "--minutes 0.25"),
     Rule("ga3c compare --quick", "run", COMPARED),
