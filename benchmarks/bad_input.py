@@ -37,7 +37,7 @@ def _main(options: Options) -> int:
     row = {"measured": "bad input", **facts()}
     answers: list[tuple[float, str, bool]] = []  # seconds, command, whether it was answered as it should be
     table: list[Any] = TABLE
-    for arguments, setup, _ in table:
+    for arguments, setup, words in table:
         with tempfile.TemporaryDirectory(prefix="ga3c-bad-input-") as folder:
             if setup is not None:
                 setup(Path(folder))
@@ -48,7 +48,8 @@ def _main(options: Options) -> int:
                 cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60,
             )  # fmt: skip
             took = time.monotonic() - began
-        right = ended.returncode == 2 and "Traceback" not in ended.stderr
+        said = " ".join((ended.stderr if arguments else ended.stdout).split())
+        right = ended.returncode == 2 and words in said and "Traceback" not in said
         answers.append((round(took, 2), " ".join(["ga3c", *arguments]), right))
     answers.sort(reverse=True)
     for seconds, command, _ in answers[:10]:

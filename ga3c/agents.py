@@ -12,7 +12,17 @@ from ga3c.statistics import Estimate, aggregate, over_seeds
 T = TypeVar("T")
 
 # Settings that do not tell what was trained.
-_NOT_OF_AN_AGENT = ("env", "seed", "out", "resume", "checkpoint_every", "keep", "actor_timeout", "on_env_error")
+_NOT_OF_AN_AGENT = (
+    "env",
+    "seed",
+    "out",
+    "resume",
+    "checkpoint_every",
+    "keep",
+    "record_every",
+    "actor_timeout",
+    "on_env_error",
+)
 
 
 @dataclass(frozen=True)

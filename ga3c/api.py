@@ -98,9 +98,10 @@ def train(
 ) -> Run:
     """Trains as ``ga3c train`` does, until the budget is used up; without ``total_steps`` or ``minutes`` it has none.
 
-    Callbacks are called in the caller's thread, a few times a second, for each event in order; they may take their
-    time, but of more than 10,000 events that wait the oldest are dropped. One that returns False ends the run as a
-    budget does. What one raises ends it too, after a checkpoint, and is passed on.
+    Callbacks are called in the caller's thread, a few times a second, for each event in order. Training goes on beside
+    them; of more than 10,000 events that wait the oldest are dropped, and of those that wait at the end the ones that
+    ten seconds do not suffice for. One that returns False ends the run as a budget does. What one raises ends it too,
+    after a checkpoint, and is passed on.
 
     Ctrl-C ends the run with a checkpoint, and is a KeyboardInterrupt then; SIGTERM likewise ends the process then. A
     second one does so at once. In a thread other than the main one a run hears no signals: a callback can stop it.

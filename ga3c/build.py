@@ -1,5 +1,6 @@
 """From a configuration to the model that it asks for."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +27,18 @@ _RANDOM_ENVS = 4
 @contextmanager
 def settings_kept() -> Iterator[None]:
     """Gives back, at its end, what a run sets in torch for the whole process: threads, precision, random numbers."""
-    threads, precision, random = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state()
-    convolutions = torch.backends.cudnn.allow_tf32
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    precision = None
+    with contextlib.suppress(RuntimeError):  # the program uses torch's newer words for it, which do not mix with these
+        precision = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
         torch.set_rng_state(random)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision[0])
+            torch.backends.cudnn.allow_tf32 = precision[1]
 
 
 def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, Any]]:

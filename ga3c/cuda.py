@@ -44,8 +44,11 @@ class InOrder:
         """The part of an update that writes the weights."""
         yield
 
+    def settle(self) -> None:
+        """Waits until the last step that was asked for is done."""
+
     def finish(self) -> None:
-        """Waits until all that was asked for is done."""
+        """Waits until all that was asked for is done; nobody may be recording."""
 
 
 class Streams(InOrder):
@@ -55,18 +58,25 @@ class Streams(InOrder):
         """What the device has been asked for before is done when this returns."""
         self._device = device
         self._updates = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._threads = threading.local()
+        self._streams: dict[threading.Thread, torch.cuda.Stream] = {}
         self._written = torch.cuda.Event()  # type: ignore[no-untyped-call]  # the weights, last
-        self._lock = threading.Lock()  # guards the two dictionaries; threads that are gone leave an event that is past
+        self._lock = threading.Lock()  # guards the dictionaries; threads that are gone leave an event that is past
         self._read: dict[int, torch.cuda.Event] = {}  # the weights, last, by thread
         self._gathered: dict[int, torch.cuda.Event] = {}  # resident states, last, by thread
         self.finish()
 
     def _own(self) -> torch.cuda.Stream:
-        if not hasattr(self._threads, "stream"):
-            self._threads.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream: torch.cuda.Stream = self._threads.stream
-        return stream
+        """The thread's. torch has 32 and gives them out in turn: that of a thread that is gone goes to the next one."""
+        thread = threading.current_thread()
+        with self._lock:
+            if thread not in self._streams:
+                gone = next((other for other in self._streams if not other.is_alive()), None)
+                self._streams[thread] = (
+                    torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                    if gone is None
+                    else self._streams.pop(gone)
+                )
+            return self._streams[thread]
 
     def _note(self, events: dict[int, torch.cuda.Event], stream: torch.cuda.Stream) -> None:
         with self._lock:
@@ -121,6 +131,10 @@ class Streams(InOrder):
         finally:
             self._written.record(self._updates)
 
+    def settle(self) -> None:
+        """See ``InOrder``. Others may be recording, during which CUDA lets nobody wait for the whole device."""
+        self._written.synchronize()
+
     def finish(self) -> None:
         """See ``InOrder``."""
         torch.cuda.synchronize(self._device)
@@ -170,6 +184,7 @@ class Recordings:
         self._device = device
         self._threads = threading.local()
         self._possible = True
+        self._refusal: str | None = None
 
     def wants(self, count: int) -> bool:
         """Whether ``count`` states should be recorded for, which has not been done in this thread."""
@@ -189,8 +204,14 @@ class Recordings:
             states = states.contiguous(memory_format=torch.channels_last)
         try:
             self._own()[size] = Recording(self._forward, states)
-        except RuntimeError:
+        except RuntimeError as error:
             self._possible = False
+            self._refusal = str(error).partition("\n")[0]
+
+    def take_refusal(self) -> str | None:
+        """Why nothing is recorded any more, the first time that it is asked after that."""
+        refusal, self._refusal = self._refusal, None
+        return refusal
 
     def _size(self, count: int) -> int | None:
         return next((size for size in self.SIZES if size >= count), None)

@@ -1,5 +1,6 @@
 """What a run tells the Python program that started it: each update, each finished game, and how it ended."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,10 +121,18 @@ class Events:
         self.lost += len(self._waiting) == EVENTS_KEPT
         self._waiting.append(call)
 
-    def tell(self) -> bool:
-        """Calls back for each event that waits; returns whether the run is to go on. Raises what a callback raises."""
+    def tell(self, within_s: float) -> bool:
+        """Calls back for the events that wait, none after ``within_s``; returns whether the run is to go on.
+
+        Raises what a callback raises.
+        """
+        until = time.monotonic() + within_s
         for _ in range(len(self._waiting)):  # those that come meanwhile are for the next call
             answer = self._waiting.popleft()()
             if isinstance(answer, bool | np.bool_) and not answer:
+                self._waiting.clear()
+                self.on_update = self.on_episode = None  # nobody is called again
                 return False
+            if time.monotonic() > until:
+                break
         return True

@@ -29,7 +29,7 @@ from ga3c.errors import UsageError
 from ga3c.policy import Judgement, Policy, load_policy
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
-_BATCHES = (1, 2, 5, 16)  # that are tried, each on the last states of a little random play
+_BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little random play
 _STEPS = 100
 _TOLERANCE = 1e-3  # what other kernels' rounding may make of probabilities and values
 _INPUT = "observations"
@@ -193,8 +193,9 @@ def _to_onnx(program: torch.export.ExportedProgram, about: dict[str, str]) -> tu
 
 def _differences(policy: Policy, judge: Judge, states: NDArray[Any]) -> Iterator[float]:
     """Between a file's outputs and the network's, relative to the network's where those are larger than 1."""
-    for size in _BATCHES:
-        batch = np.ascontiguousarray(states[-size:], policy.spec.observation_dtype)
+    spread = np.array_split(states, len(_BATCHES))  # over the play, so that no state is tried twice
+    for part, size in zip(spread, _BATCHES, strict=True):
+        batch = np.ascontiguousarray(part[-size:], policy.spec.observation_dtype)
         for ours, theirs in zip(policy.judge(batch), judge(batch), strict=True):
             if ours.shape != theirs.shape:
                 yield float("inf")

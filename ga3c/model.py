@@ -164,6 +164,10 @@ class Model:
             with self._updating, self._order.reading():
                 self._recordings.record(states)
 
+    def refusal(self) -> str | None:
+        """Why the device does not record forward passes, once, if it does not."""
+        return None if self._recordings is None else self._recordings.take_refusal()
+
     def recall(self, rollouts: Sequence[Rollouts]) -> Tensor | None:
         """The states [B, ...] of complete rollouts, if they have stayed on the device since they were predicted for."""
         if self.resident is None:
@@ -250,7 +254,7 @@ class Model:
         if not self._stepping.acquire(timeout=timeout_s):
             raise TimeoutError(f"the weights have been written to for {timeout_s:g} s")
         try:
-            self._order.finish()
+            self._order.settle()
             yield
         finally:
             self._stepping.release()

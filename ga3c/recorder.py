@@ -55,6 +55,10 @@ class Recorder:
             self._process.communicate()
             self._process = None
             self._errors.close()
+        self._clean()
+
+    def _clean(self) -> None:
+        """Nobody is filming."""
         for half_written in (self._folder / FOLDER).glob("*.partial"):
             half_written.unlink(missing_ok=True)
 
@@ -72,6 +76,7 @@ class Recorder:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ga3c.recorder", str(checkpoints[-1]), str(film)],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 start_new_session=True,  # a terminal's Ctrl-C is the run's to handle
             )  # fmt: skip
         except OSError as error:
@@ -80,6 +85,7 @@ class Recorder:
     def _end(self, process: "subprocess.Popen[str]") -> None:
         process.communicate()
         self._process = None
+        self._clean()
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().strip().splitlines()

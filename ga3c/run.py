@@ -42,6 +42,7 @@ from ga3c.system import Context, System
 
 _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
 _TICK_S = 0.25
+_TELL_S, _TELL_AT_END_S = 1.0, 10.0  # for callbacks, between which signals are heard; one that has begun is waited for
 _WINDOW_S = 4.0  # between "rates" lines; at least every 5 s
 _SUSPENDED_S = 1.0  # by SIGSTOP or Ctrl-Z; a sleeping computer's clock stands still by itself
 _PAUSE_S = 1.0  # for an update to end before a checkpoint is taken
@@ -147,7 +148,8 @@ class _Session:
             self._loop()
         if self._system.failure is not None:
             raise WorkerError(str(self._system.failure))
-        self._events.tell()  # what has happened since it was asked to stop
+        if not self._signals.exitcode:
+            self._events.tell(_TELL_AT_END_S)  # what has happened since it was asked to stop
         self._say_end()
         meters = self._meters
         return Run(
@@ -188,7 +190,9 @@ class _Session:
                 self._meters.suspended(stood_still_s)
                 self._display.say(f"the run stood still for {stood_still_s:.0f} s: it was suspended, and goes on")
             self._system.tick()
-            if not self._events.tell():
+            if (refusal := self._model.refusal()) is not None:
+                self._display.say(f"forward passes are not recorded as CUDA graphs, which would be faster: {refusal}")
+            if not self._events.tell(_TELL_S):
                 return
             begins = not learning and self._meters.updates > self._first_update
             if begins or windows.due():

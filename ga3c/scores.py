@@ -78,10 +78,11 @@ def run_eval(arguments: list[str]) -> int:
 def _check(options: EvalOptions) -> None:
     if not options.paths:
         raise UsageError("got no run; run folders or checkpoints would be right")
-    whole = [path.resolve() for path in options.paths]
+    # Checkpoints of one run are no seeds of their own.
+    whole = [path.resolve().parent if path.is_file() else path.resolve() for path in options.paths]
     for path, place in zip(options.paths, whole, strict=True):
         if whole.count(place) > 1:
-            raise UsageError(f"got {path} more than once; each run once would be right")
+            raise UsageError(f"got the run of {path} more than once; each run once would be right")
     if options.greedy and options.sample:
         raise UsageError("got --greedy and --sample; one of them would be right")
     if options.episodes < 1:

@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from tests.running import roles, wait_for
 
 torch.set_num_threads(1)
+# Where the tests run in the background of a shell it is ignored, by them and by what they start; here it is sent.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import get_type_hints
 
@@ -132,17 +133,45 @@ def test_of_events_that_wait_the_newest_are_kept_and_the_rest_counted():
     for number in range(EVENTS_KEPT + 7):
         events.finished(EpisodeEvent(float(number), 1, number, 0.0))
     assert events.lost == 7
-    assert events.tell()
+    assert events.tell(60)
     assert [game.env_steps for game in told] == list(range(7, EVENTS_KEPT + 7))
-    assert events.tell()
+    assert events.tell(60)
     assert len(told) == EVENTS_KEPT
+
+
+def test_callbacks_that_take_long_leave_time_for_the_rest_of_the_run():
+    told = []
+
+    def slowly(game):
+        told.append(game.env_steps)
+        time.sleep(0.05)
+
+    events = Events(on_episode=slowly)
+    for number in range(100):
+        events.finished(EpisodeEvent(0.0, 1, number, 0.0))
+    assert events.tell(0.1)
+    assert 1 <= len(told) < 100
+    while len(told) < 100:
+        assert events.tell(1)
+    assert told == list(range(100))
+
+
+def test_who_has_said_false_is_not_called_again():
+    told = []
+    events = Events(on_episode=lambda game: told.append(game) or False)
+    for _ in range(3):
+        events.finished(EpisodeEvent(0.0, 1, 1, 0.0))
+    assert not events.tell(60)
+    events.finished(EpisodeEvent(0.0, 1, 1, 0.0))
+    assert events.tell(60)
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [(None, True), (0, True), (True, True), (np.False_, False)])
 def test_only_false_asks_the_run_to_stop(answer, goes_on):
     events = Events(on_episode=lambda game: answer)
     events.finished(EpisodeEvent(1.0, 1, 1, 0.0))
-    assert events.tell() is goes_on
+    assert events.tell(60) is goes_on
 
 
 def test_the_options_of_train_and_make_vec_are_those_of_the_configurations():

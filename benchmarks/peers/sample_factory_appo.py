@@ -172,7 +172,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--warm-up-s", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     options, theirs = parser.parse_known_args()
-    cores = 1 if options.vec == "serial" else os.cpu_count()
+    cores = 1 if options.vec == "serial" else len(os.sched_getaffinity(0))
     # Powers of two, and a quarter of the environments, since a batch has to hold whole rollouts of whole groups.
     options.workers = options.workers or max(n for n in (1, 2, 4, 8, 16) if n <= cores and not options.envs % n)
     options.batch = options.batch or options.t_max * (options.envs if options.envs % 4 else options.envs // 4)

@@ -42,7 +42,7 @@ def _envpool() -> ModuleType:
         try:
             import envpool
         finally:
-            del sys.modules[_DEFERRED]
+            sys.modules.pop(_DEFERRED, None)
     import envpool
 
     return envpool

@@ -201,8 +201,9 @@ class GymnasiumEnv:
             copy=False,
         )
         check_autoreset(config.id, self._env.metadata)
-        says = self._env.envs[0].metadata.get("render_fps", DEFAULT_FPS)
-        self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(says)
+        says = self._env.envs[0].metadata.get("render_fps")
+        usual = says if isinstance(says, int | float) and 1 <= says <= 1000 else DEFAULT_FPS
+        self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(usual)
         space = self._env.single_observation_space
         self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
 

@@ -59,7 +59,7 @@ class Run:
 
     @property
     def best_score(self) -> float | None:
-        """The best mean return of 100 games."""
+        """The best mean return of up to 100 games: fewer at the beginning."""
         return max((r["episode_return_mean"] for r in self.rates if "episode_return_mean" in r), default=None)
 
     @property

@@ -34,7 +34,7 @@ def _score_tile(group: Group[Run]) -> Tile:
     best = [run.best_score for run in group.members if run.best_score is not None]
     minutes = max((run.rates[-1]["time_s"] / 60 for run in group.members if run.rates), default=0.0)
     frames = max((run.rates[-1]["frames"] for run in group.members if run.rates), default=0)
-    what = "best mean of 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
+    what = "best mean of up to 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
     return Tile(_score(_over(best)), group.name, f"{what}; {minutes:.1f} minutes, {frames / 1e6:.3g} million frames")
 
 
@@ -52,8 +52,8 @@ def runs(groups: Groups) -> Table:
     ]  # fmt: skip
     lines = [_run_line(group, run) for group in groups for run in group.members]
     words = (
-        "Scores are means of the last 100 whole games. Human: the best score, human-normalised, (score - random) /"
-        " (human - random) with the references of no-op starts (Wang et al. 2015). PPS and training samples a"
+        "Scores are means of the last 100 whole games, or of as many as there were. Human: the best score,"
+        " human-normalised, (score - random) / (human - random) with the references of no-op starts (Wang et al. 2015). PPS and training samples a"
         " second are over the whole run."
     )
     return Table("Runs", words, head, lines, texts=3)
