@@ -53,8 +53,8 @@ def runs(groups: Groups) -> Table:
     lines = [_run_line(group, run) for group in groups for run in group.members]
     words = (
         "Scores are means of the last 100 whole games, or of as many as there were. Human: the best score,"
-        " human-normalised, (score - random) / (human - random) with the references of no-op starts (Wang et al. 2015). PPS and training samples a"
-        " second are over the whole run."
+        " human-normalised, (score - random) / (human - random) with the references of no-op starts (Wang et al. 2015)."
+        " PPS and training samples a second are over the whole run."
     )
     return Table("Runs", words, head, lines, texts=3)
 
