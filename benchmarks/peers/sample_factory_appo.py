@@ -1,6 +1,6 @@
 """Says on how many agent steps a second Sample Factory's APPO trains, with one gradient pass a sample.
 
-It is set up as its Atari examples are (``sf_examples.atari``, ``sf_examples.envpool``), but for one epoch, and for what
+It is set up as its example on EnvPool is (``sf_examples.envpool``), but for one epoch, and for what
 ga3c does otherwise: no episode ends with a life, and states are divided by 255 and not normalised further. The options
 whose defaults differ from the examples' are those that were fastest; options that are not listed go to Sample Factory.
 
@@ -15,9 +15,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from typing import Any
-from unittest.mock import patch
 
-import ale_py  # noqa: F401  registers the games with Gymnasium
 import envpool
 import gymnasium
 import numpy as np
@@ -26,12 +24,11 @@ from sample_factory.algo.utils.misc import LEARNER_ENV_STEPS, SAMPLES_COLLECTED,
 from sample_factory.envs.env_utils import register_env
 from sample_factory.model.actor_critic import create_actor_critic
 from sample_factory.train import make_runner
-from sf_examples.atari import atari_utils
 from sf_examples.envpool.atari.train_envpool_atari import parse_atari_args
 
 _WINDOW_S = 4.0  # as ga3c's
 _NEVER = "1000000000"
-_PACKAGES = ("sample-factory", "torch", "gymnasium", "ale-py", "envpool", "opencv-python", "numpy")
+_PACKAGES = ("sample-factory", "torch", "gymnasium", "envpool", "opencv-python", "numpy")
 
 # Sample Factory's names of the convolutions, and the dense layer: ga3c's networks of these names.
 _NETWORKS = {"small": ("convnet_impala", 256), "nature": ("convnet_atari", 512)}
@@ -80,15 +77,6 @@ def make_envpool(name: str, cfg: Any, env_config: Any = None, render_mode: str |
     return Games(env, cfg.env_agents)
 
 
-def make_ale(name: str, cfg: Any, env_config: Any = None, render_mode: str | None = None) -> gymnasium.Env:
-    spec = atari_utils.AtariSpec(name, name.replace("-v5", "NoFrameskip-v4"))
-    with (
-        patch.object(atari_utils, "EpisodicLifeEnv", lambda env: env),
-        patch.object(atari_utils, "atari_env_by_name", lambda _: spec),
-    ):
-        return atari_utils.make_atari_env(name, cfg, env_config, render_mode)
-
-
 class Counters(AlgoObserver):
     """Keeps what the runner counts, with the time, and ends the run when all windows are full."""
 
@@ -133,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sample-factory-") as folder:
         os.environ["TMPDIR"] = folder  # Sample Factory and its processes leave files there
         tempfile.tempdir = folder
-        register_env(options.env, make_envpool if options.games == "envpool" else make_ale)
+        register_env(options.env, make_envpool)
         arguments = _arguments(options, folder) + theirs
         _, runner = make_runner(parse_atari_args(arguments))
         counters = Counters(options.warm_up_s, options.seconds)
@@ -163,7 +151,6 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--t-max", type=int, default=20)
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--vec", choices=("async", "sync", "serial"), default="async", help="serial: in one process")
-    parser.add_argument("--games", choices=("envpool", "ale"), default="envpool", help="who plays them")
     parser.add_argument("--workers", type=int, help="processes with environments; default: about one a core")
     parser.add_argument("--splits", type=int, default=1, help="groups of a worker's environments, stepped by turns")
     parser.add_argument("--batch", type=int, help="samples of an update; default: rollouts of a quarter of --envs")
@@ -199,11 +186,11 @@ def _arguments(options: argparse.Namespace, folder: str) -> list[str]:
         "rollout": options.t_max,
         "async_rl": options.vec == "async",
         "serial_mode": options.vec == "serial",
-        "batched_sampling": options.games == "envpool",
+        "batched_sampling": True,
         "num_workers": options.workers,
         "worker_num_splits": options.splits,
         # EnvPool's games are one environment with many agents.
-        "num_envs_per_worker": options.splits if options.games == "envpool" else options.envs // options.workers,
+        "num_envs_per_worker": options.splits,
         "env_agents": options.envs // groups,
         "normalize_input": False,
         "normalize_returns": False,
