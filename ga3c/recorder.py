@@ -66,15 +66,14 @@ class Recorder:
         checkpoints = list_checkpoints(self._folder)
         if not checkpoints:
             return
-        film = self._folder / FOLDER / f"{checkpoints[-1].stem.replace('checkpoint', 'clip')}.mp4"
-        if film.exists():
+        if _film_of(checkpoints[-1]).exists():
             return
         self._began = time.monotonic()
         try:
-            film.parent.mkdir(exist_ok=True)
+            (self._folder / FOLDER).mkdir(exist_ok=True)
             self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (unlike a pipe, it is never full)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ga3c.recorder", str(checkpoints[-1]), str(film)],
+                [sys.executable, "-m", "ga3c.recorder", str(self._folder)],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 start_new_session=True,  # a terminal's Ctrl-C is the run's to handle
@@ -99,10 +98,14 @@ class Recorder:
         self._failed = True
 
 
-def _film(checkpoint: Path, film: Path) -> int:
+def _film_of(checkpoint: Path) -> Path:
+    return checkpoint.parent / FOLDER / f"{checkpoint.stem.replace('checkpoint', 'clip')}.mp4"
+
+
+def _film(folder: Path) -> int:
     """The process's half; returns its exit code."""
     os.nice(_NICE)
-    threading.Thread(target=_leave_with_the_run, args=(film,), daemon=True).start()
+    threading.Thread(target=_leave_with_the_run, args=(folder / FOLDER,), daemon=True).start()
     import torch
     from setproctitle import setproctitle
 
@@ -111,19 +114,25 @@ def _film(checkpoint: Path, film: Path) -> int:
 
     setproctitle("ga3c: recorder")
     torch.set_num_threads(1)
+    checkpoint = list_checkpoints(folder)[-1]  # now: one that was the newest before all this was loaded may be gone
     try:
-        return play(PlayOptions(checkpoint, out=film, episodes=1000, seconds=SECONDS, device="cpu", explain=True))
+        return play(
+            PlayOptions(
+                checkpoint, out=_film_of(checkpoint), episodes=1000, seconds=SECONDS, device="cpu", explain=True
+            )
+        )
     except UsageError as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _leave_with_the_run(film: Path) -> None:
+def _leave_with_the_run(clips: Path) -> None:
     """Standard input is a pipe whose other end only the learner has: it ends when that is gone, however it went."""
     os.read(0, 1)  # without Python's lock of that file, which it wants when the process ends
-    film.with_name(f"{film.name}.partial").unlink(missing_ok=True)
+    for half_written in clips.glob("*.partial"):
+        half_written.unlink(missing_ok=True)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(_film(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(_film(Path(sys.argv[1])))
