@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,17 +32,20 @@ class Signals:
                 self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
             yield
         finally:
-            self._give_back()
+            self._give_back(self._before)
             os.close(self._asked_fd)
 
     def _handle(self, number: int, _: object) -> None:
-        self._give_back()  # The command line's own handlers end the process; the forkserver takes the actors with it.
+        # The command line's own handlers end the process; the forkserver takes the actors with it. SIGCONT stays: given
+        # back while it is pending (``timeout`` sends it after its own signal), it would raise in the main thread.
+        self._give_back(_ASKING)
         self.exitcode = 128 + number
         os.eventfd_write(self._asked_fd, 1)
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _give_back(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._before:
+                signal.signal(number, self._before[number])
 
     def _note(self, _: int, __: object) -> None:
         self._continued = True
