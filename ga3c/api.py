@@ -123,6 +123,9 @@ def train(
       EnvError: the environment failed before anything was started.
       WorkerError: a role failed; the message has its traceback. A checkpoint of what was learnt before is left.
     """
+    for name, callback in (("on_update", on_update), ("on_episode", on_episode)):
+        if callback is not None and not callable(callback):
+            raise UsageError(f"{name}: got {callback!r}; a function would be right")
     values: dict[str, Any] = dict(options)
     if env is not None:
         values["env"] = env

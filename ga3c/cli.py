@@ -107,7 +107,7 @@ class ExportOptions:
     format: ExportFormat = "onnx"
     """onnx: for onnxruntime and others. torch: for torch.export.load, which needs torch alone."""
     out: Path | None = None
-    """File to write; default policy.onnx or policy.pt2 in the run's folder."""
+    """File to write, .onnx or .pt2; default policy in the run's folder. One that is there is replaced."""
 
 
 def _export(arguments: list[str]) -> int:

@@ -39,7 +39,7 @@ class TrainConfig:
     resume: Path | None = None
     """Folder of a run to go on with; options given beside it change its configuration."""
     total_steps: int | None = None
-    """Stop after this many agent steps, those before a resume included."""
+    """Stop after this many agent steps, those before a resume included; looked at a few times a second."""
     minutes: float | None = None
     """Stop after this many minutes, those before a resume included."""
     seed: int = 1
@@ -49,7 +49,8 @@ class TrainConfig:
     keep: int = 3
     """Newest checkpoints to keep."""
     record_every: float | None = None
-    """Minutes between short films of the newest checkpoint at play, in the run's folder clips; default none."""
+    """Minutes between short films of the newest checkpoint at play, in the run's folder clips; each needs a new
+    checkpoint (--checkpoint-every). Default none."""
 
     actors: int = 4
     """N_A, processes that step environments; a3c: workers."""

@@ -7,10 +7,12 @@ another, by the device, while the host goes on.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+_NOTHING = nullcontext()
 
 
 class InOrder:
@@ -19,30 +21,25 @@ class InOrder:
     Each method is a context; the names say what is asked for inside.
     """
 
-    @contextmanager
-    def predicting(self) -> Iterator[None]:
+    def predicting(self) -> AbstractContextManager[None]:
         """A thread's prediction, from the copy of its states to that of its result."""
-        yield
+        return _NOTHING
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """The part of a prediction that reads the weights."""
-        yield
+        return _NOTHING
 
-    @contextmanager
-    def gathering(self) -> Iterator[None]:
+    def gathering(self) -> AbstractContextManager[None]:
         """A trainer's copy of resident states, which actors will overwrite."""
-        yield
+        return _NOTHING
 
-    @contextmanager
-    def updating(self) -> Iterator[None]:
+    def updating(self) -> AbstractContextManager[None]:
         """An update, from the copy of its batch to its step."""
-        yield
+        return _NOTHING
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> AbstractContextManager[None]:
         """The part of an update that writes the weights."""
-        yield
+        return _NOTHING
 
     def settle(self) -> None:
         """Waits until the last step that was asked for is done."""

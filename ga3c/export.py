@@ -33,6 +33,7 @@ _BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little ran
 _STEPS = 100
 _TOLERANCE = 1e-3  # what other kernels' rounding may make of probabilities and values
 _INPUT = "observations"
+_SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
 
 Judge = Callable[[NDArray[Any]], Judgement]
 
@@ -80,16 +81,18 @@ def export(
     Args:
       path: of the checkpoint or the folder.
       format: ``onnx``, or ``torch``: a program that ``torch.export.load`` reads.
-      out: the file; ``policy.onnx`` or ``policy.pt2`` beside the checkpoint where nothing is said.
+      out: the file, ``.onnx`` or ``.pt2``; ``policy`` beside the checkpoint where nothing is said. One that is there is
+        replaced.
 
     Raises:
       UsageError: there is no such checkpoint, its network cannot be exported, or the file cannot be written.
     """
+    if out is not None and not Path(out).is_dir() and Path(out).suffix != _SUFFIXES[format]:
+        raise UsageError(f"--out: got {out}; a name that ends in {_SUFFIXES[format]} would be right for {format}")
     if format == "onnx":
         _check_extra()
     policy = load_policy(Path(path), device="cpu")
-    name = {"onnx": "policy.onnx", "torch": "policy.pt2"}[format]
-    file = policy.path.with_name(name) if out is None else Path(out)
+    file = policy.path.with_name(f"policy{_SUFFIXES[format]}") if out is None else Path(out)
     _check_writable(file)
     states = _random_play(policy)
     write = {"onnx": _to_onnx, "torch": _to_torch}[format]

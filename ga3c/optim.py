@@ -52,8 +52,7 @@ class Adam(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], epsilon: float) -> None:
         """``epsilon`` is added to the root."""
-        # ``fused``: so that ``load_state_dict`` puts the count of steps where the kernel wants it.
-        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon, "fused": True})
+        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon})
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]

@@ -154,7 +154,8 @@ def _over(agent: AgentScores) -> list[str]:
     if over_games is not None:
         lines.append(f"  human-normalised, {seeds_of_games(agent.normalised)}: {_in_words(over_games, '.1%')}")
     if any(len(runs) > 1 for runs in agent.games.values()):
-        lines.append("  in brackets: 95 % bootstrap intervals over the runs of each game (Agarwal et al. 2021)")
+        lines.append("  in brackets: 95 % bootstrap intervals over the runs of each game (Agarwal et al. 2021);")
+        lines.append("  of two runs that is their range")
     return lines
 
 

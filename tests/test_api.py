@@ -156,6 +156,14 @@ def test_callbacks_that_take_long_leave_time_for_the_rest_of_the_run():
     assert told == list(range(100))
 
 
+@pytest.mark.parametrize("callback", [{"on_update": 3}, {"on_episode": "print"}])
+def test_what_is_no_function_is_refused_before_anything_starts(tmp_path, monkeypatch, callback):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ga3c.UsageError, match="a function would be right"):
+        ga3c.train("CartPole-v1", total_steps=10, **callback)
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_has_said_false_is_not_called_again():
     told = []
     events = Events(on_episode=lambda game: told.append(game) or False)

@@ -1,6 +1,7 @@
 """The import rules: arrows go down only, and actors never see torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,13 @@ def test_a_room_imports_only_what_it_may(path):
 
 def test_every_row_of_the_table_is_a_room():
     assert set(ALLOWED) == {room(path) for path in MODULES}
+
+
+def test_the_page_for_contributors_says_what_is_in_each_room():
+    page = (PACKAGE.parent / "docs" / "contributing.md").read_text()
+    table = [line.split("|")[1] for line in page.partition("| room |")[2].splitlines() if line.startswith("| `")]
+    told = [name for cell in table for name in re.findall("`([a-z0-9_]+)`", cell)]
+    assert sorted(told) == sorted({room.partition(".")[0] for room in ALLOWED} - {"__init__", "__main__"})
 
 
 def test_the_roles_do_not_import_each_other():

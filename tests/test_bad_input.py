@@ -200,6 +200,7 @@ TABLE = [
     (["train", "--resume", "run", "--total-steps", "10"], a_run, "holds the weights of another network"),
     (["export"], None, "PATH"),
     (["export", "run", "--format", "keras"], None, "invalid choice 'keras' for argument '--format'"),
+    (["export", "run", "--format", "torch", "--out", "x.onnx"], a_run, "got x.onnx; a name that ends in .pt2 would be"),
     (["export", "nowhere"], None, "nowhere does not exist; a run's folder or a checkpoint would be right"),
     (["export", "nowhere", "--format", "torch"], None, "nowhere does not exist"),
     (["export", "."], None, "holds no checkpoint"),

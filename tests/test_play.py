@@ -17,7 +17,7 @@ from ga3c.errors import UsageError
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 from ga3c.play.game import Moment
-from ga3c.play.live import Screen, half_blocks
+from ga3c.play.live import half_blocks, screen
 from ga3c.play.picture import _CHOSEN, Painter
 from ga3c.recorder import Recorder
 from tests.running import SMALL, STOP_S, finish, roles, wait_for
@@ -143,8 +143,8 @@ def test_the_terminal_shows_two_pixels_a_character_in_the_games_colours():
     console = Console(
         file=out, force_terminal=True, color_system="truecolor", width=40, height=20, legacy_windows=False
     )
-    with Screen(["UP", "DOWN"], console) as screen:
-        screen.show(Moment(frame, np.float32([0.25, 0.75]), 1.5, 1, 2.0))
+    with screen(["UP", "DOWN"], console) as show:
+        show(Moment(frame, np.float32([0.25, 0.75]), 1.5, 1, 2.0))
     assert "38;2;144;72;17;48;2;144;72;17m▀" in out.getvalue()
     assert "score 2   V(s) +1.50   DOWN 75%" in out.getvalue()
 

@@ -178,6 +178,9 @@ def test_what_a_resume_has_taken_back_is_left_out(folder):
         for time_s in (0.5, 0.7):
             line = {"kind": "rates", "time_s": time_s, "env_steps": 5, "frames": 5, "pps": 1.0}
             file.write(json.dumps(line) + "\n")
+        for time_s in (0.0, 0.6):  # of games that ended after that
+            file.write(json.dumps({"kind": "episode", "time_s": time_s, "return": 1.0, "length": 5}) + "\n")
+    assert read_run(folder / "seed-1", "seed-1").games == 2
     found = read_run(folder / "seed-1", "seed-1").rates
     assert [line["time_s"] for line in found][-2:] == [0.5, 0.7]
     assert found == sorted(found, key=lambda line: line["time_s"])

@@ -36,7 +36,7 @@ _DEFERRED = "envpool.jumanji.registration"
 
 
 def _envpool() -> ModuleType:
-    """The library, but for what is deferred. It takes most of a second, which who only reads options does not wait."""
+    """The library, but for what is deferred. Its import takes most of a second, and comes when it is needed."""
     if "envpool" not in sys.modules:
         sys.modules[_DEFERRED] = ModuleType(_DEFERRED)
         try:

@@ -79,9 +79,8 @@ def _check_id(config: EnvConfig) -> None:
 
 
 def _make_single(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    drawn: dict[str, Any] = (
-        {} if render_mode is None else {"render_mode": render_mode}
-    )  # environments need not know of it
+    # Environments need not know of a render mode.
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if not is_ale(config):
         return gymnasium.make(config.id, **drawn)
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation

@@ -70,7 +70,7 @@ def play(options: PlayOptions) -> int:
     """
     # These load torch and what draws, which the answer to a slip of the finger does not wait for.
     from ga3c.play.game import Games
-    from ga3c.play.live import Screen
+    from ga3c.play.live import screen
     from ga3c.play.picture import Painter, default_scale
     from ga3c.policy import load_policy
 
@@ -90,7 +90,7 @@ def play(options: PlayOptions) -> int:
         steps = None if options.seconds is None else max(1, round(options.seconds * fps))
         signals = Signals()
         stack.enter_context(signals.handled())  # before there is a first moment, there is nothing to keep
-        film, add, screen = None, None, None
+        film, add, show = None, None, None
         if options.out is not None or not options.live:
             film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
             check_film(film)
@@ -98,13 +98,13 @@ def play(options: PlayOptions) -> int:
             scale = options.scale or default_scale(len(first.frame))
             painter = Painter(names, scale=scale, explain=options.explain)
         if options.live:
-            screen = stack.enter_context(Screen(names))
+            show = stack.enter_context(screen(names))
         began = time.monotonic()
         for count, moment in enumerate(itertools.islice(itertools.chain([first], moments), steps), 1):
             if add is not None:
                 add(painter.paint(moment))
-            if screen is not None:
-                screen.show(moment)
+            if show is not None:
+                show(moment)
                 signals.wait(max(0.0, began + count / fps - time.monotonic()))
             if signals.exitcode:
                 break

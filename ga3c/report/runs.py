@@ -114,7 +114,7 @@ def read_run(folder: Path, name: str) -> Run:
         facts=facts,
         rates=metrics.rates,
         totals=metrics.totals,
-        games=metrics.games,
+        games=len(metrics.games),
         evaluations=[line for line in _lines(folder / "evaluations.jsonl", notes) if _is_evaluation(line)],
         clips=sorted((c for kind in _CLIPS for c in (folder / "clips").glob(kind)), key=lambda c: c.stat().st_mtime),
         notes=notes,
@@ -139,7 +139,7 @@ def _facts(path: Path, notes: list[str]) -> dict[str, Any]:
 class _Metrics:
     rates: list[Line] = field(default_factory=list)
     totals: list[Line] = field(default_factory=list)
-    games: int = 0
+    games: list[float] = field(default_factory=list)  # when each ended, in seconds of training
     is_open: bool = False  # its last line is not the totals
 
 
@@ -148,7 +148,10 @@ def _read_metrics(path: Path, notes: list[str]) -> _Metrics:
     for line in _lines(path, notes):
         found.is_open = line.get("kind") != "totals"
         if line.get("kind") == "episode":
-            found.games += 1
+            ended = _numbers(line).get("time_s", found.games[-1] if found.games else 0.0)
+            while found.games and found.games[-1] > ended:
+                found.games.pop()  # a resume began before it
+            found.games.append(ended)
         elif line.get("kind") == "totals":
             found.totals.append(_numbers(line))
         elif line.get("kind") == "rates":
