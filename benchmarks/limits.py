@@ -31,9 +31,9 @@ from ga3c.errors import UsageError
 from ga3c.resolve import read_options, resolve
 from ga3c.slabs import SlabLayout
 
-ENVS = (8, 16, 32)
-PREDICTION_BATCHES = (16, 32, 64, 128)
-TRAINING_BATCHES = (80, 160, 320)
+ENVS = (8, 16, 32, 64)
+PREDICTION_BATCHES = (16, 32, 64, 128, 256)
+TRAINING_BATCHES = (80, 160, 320, 640)
 _WARM_UP_S = 0.5
 _START_S = 120.0  # that processes may take to load torch
 
@@ -45,11 +45,13 @@ class Job(NamedTuple):
     size: int
     precision: str = ""
     threads: int = 1
+    layout: str = ""  # of the batch in memory
+    alone: bool = False  # on one core, the others idle: told, and no part of the limit
 
     def __str__(self) -> str:
         if self.kind == "env":
-            return f"{self.size} environments a process"
-        return f"batches of {self.size}, {self.precision}, {self.threads} threads"
+            return f"{self.size} environments a process" + (", one process" if self.alone else "")
+        return f"batches of {self.size}, {self.precision}, {self.layout}, {self.threads} threads"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _main(arguments: list[str]) -> None:
     row = {"measured": "limits", **facts(), "train_arguments": rest}
     limit = measure_limit(config, spec, options.seconds)
     for job, cost in limit.measured.items():
-        print(f"{job.kind:8} {job}: {1e6 * cost:.1f} us a step")
+        print(f"{job.kind:8} {job}: {1e6 * cost:.1f} us a step, {1 / cost:,.0f} a second and core")
     print(limit.in_words())
     append(options.record, {**row, "limit": limit.to_json()})
     print(f"appended to {options.record}")
@@ -123,7 +125,7 @@ def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list
       config: says the network, the precision (``auto``: what computes fastest) and the device.
       spec: of the environment.
       seconds: of each measurement.
-      jobs: at least one of each kind that counts; None is a grid of batches, threads and precisions.
+      jobs: at least one of each kind that counts; None is a grid of batches, precisions, layouts and threads.
     """
     cores = len(os.sched_getaffinity(0))
     with _processes(config, spec, cores) as ends:
@@ -131,28 +133,39 @@ def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list
         for end in ends[1:]:
             _answer(end)
         on_cpu = device == "cpu"
-        measured = {job: _measure(job, ends, seconds, alone=not on_cpu) for job in jobs or _grid(config, cores, on_cpu)}
+        jobs = jobs or _grid(config, spec, cores, on_cpu=on_cpu)
+        measured = {job: _measure(job, ends, seconds, alone=not on_cpu) for job in jobs}
     kinds = sorted({job.kind for job in measured})
-    best = {kind: min((job for job in measured if job.kind == kind), key=lambda job: measured[job]) for kind in kinds}
+    best = {kind: cheapest(measured, kind)[0] for kind in kinds}
     costs = {kind: measured[best[kind]] for kind in kinds}
     on_device = 1 / (costs["predict"] + costs["train"]) if not on_cpu else float("inf")
     on_cores = cores / (sum(costs.values()) if on_cpu else costs["env"])
     return Limit(min(on_cores, on_device), cores, costs, best, measured)
 
 
-def _grid(config: TrainConfig, cores: int, on_cpu: bool) -> list[Job]:
+def cheapest(measured: dict[Job, float], kind: str) -> list[Job]:
+    """The jobs of a kind, from the one with the least cost on."""
+    return sorted((job for job in measured if job.kind == kind and not job.alone), key=lambda job: measured[job])
+
+
+def _grid(config: TrainConfig, spec: EnvSpec, cores: int, *, on_cpu: bool) -> list[Job]:
     precisions = [config.precision] if config.precision != "auto" else ["bf16", "fp32" if on_cpu else "tf32"]
     threads = sorted({1, cores}) if on_cpu else [1]
     sizes = [("predict", n) for n in PREDICTION_BATCHES] + [("train", n) for n in TRAINING_BATCHES]
-    jobs = [Job("env", envs) for envs in ENVS]
+    jobs = [Job("env", envs) for envs in ENVS] + [Job("env", envs, alone=True) for envs in ENVS[:1]]
     if is_simulated(config.device):
         return jobs  # it takes no core
-    return jobs + [Job(kind, n, p, t) for kind, n in sizes for p in precisions for t in threads]
+    layouts = ["contiguous"]
+    if SlabLayout(1, 1, 1, spec.observation_shape, spec.observation_dtype).channels_last:
+        layouts = ["channels-last", "contiguous"]
+    ways = [(p, t, layout) for p in precisions for t in threads for layout in layouts if t == 1 or layout == layouts[0]]
+    return jobs + [Job(kind, n, *way) for kind, n in sizes for way in ways]
 
 
 def _measure(job: Job, ends: list[Connection], seconds: float, *, alone: bool) -> float:
-    """Seconds of a core (``alone``, and no environment: of the device) a step."""
-    busy = ends if job.kind == "env" else ends[:1] if alone else ends[: max(1, len(ends) // job.threads)]
+    """Seconds of a core (of the device: ``alone``) a step."""
+    alone = job.alone if job.kind == "env" else alone
+    busy = ends[:1] if alone else ends if job.kind == "env" else ends[: max(1, len(ends) // job.threads)]
     for end in busy:
         end.send(job)
     for end in busy:
@@ -161,7 +174,7 @@ def _measure(job: Job, ends: list[Connection], seconds: float, *, alone: bool) -
     for end in busy:
         end.send((begin, begin + seconds))
     rate = sum(float(_answer(end)) for end in busy)  # each has counted its own steps in its own seconds
-    cores = 1 if alone and job.kind != "env" else len(busy) * job.threads
+    cores = 1 if alone else len(busy) * job.threads
     return cores / rate
 
 
@@ -248,7 +261,7 @@ def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
     model, _ = build_model(dataclasses.replace(config, **changed), spec)
     layout = SlabLayout(1, 1, job.size, spec.observation_shape, spec.observation_dtype)
     shape = (job.size, *layout.observation_shape)
-    states = model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
+    states = model.host_buffer(shape, layout.observation_dtype, channels_last=job.layout == "channels-last")
     states.copy_(torch.randint(0, 256, states.shape))
     if job.kind == "predict":
         return lambda: model.predict(states), job.size

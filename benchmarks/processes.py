@@ -24,6 +24,17 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def memory_mb(pid: int, name: str) -> float:
+    """``Rss`` or ``Pss`` of a process.
+
+    Raises:
+      OSError, ValueError: it has ended, or is about to.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
 def handles_signals(pid: int) -> bool:
     """Whether a process has a handler for SIGTERM, as the command line has from its first lines on."""
     try:

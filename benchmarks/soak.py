@@ -1,8 +1,9 @@
-"""Trains for long while actors are killed, and checks that nothing leaks, drifts or is lost; or ends many short runs.
+"""Trains for long while actors are killed, and checks that nothing leaks, drifts or is lost; or ends many runs.
 
 It looks at the processes from outside, as an operator would: resident memory, descriptors and threads of the learner,
 memory of the actors, every few seconds. What the run counted is read from its metrics.jsonl: the sums of its last line
-must agree, and its throughput must not fall. ``--interrupts`` asks short runs to stop, at instants from start to end.
+must agree, and its throughput must not fall. ``--interrupts`` asks short runs to stop, at instants from start to end;
+``--crashes`` kills a run without warning, and resumes it.
 """
 
 import contextlib
@@ -15,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from crashes import crash
 from interrupts import interrupt
-from processes import actors
+from processes import actors, memory_mb, tree
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark, spread
 from training import train_run
 
@@ -47,8 +49,12 @@ class Options:
     """Seconds between kills of an actor drawn at random, on average; 0 kills none."""
     seed: int = 1
     """Of the kills."""
+    suspend_s: float = 0.0
+    """Seconds for which the whole run is suspended (SIGSTOP, SIGCONT) when half of its time is over."""
     interrupts: int = 0
     """Instead of all that: this many short runs, each ended by SIGINT or SIGTERM at a random instant."""
+    crashes: int = 0
+    """Instead of all that: this many kills of a run, the learner alone or all of it, which is resumed each time."""
     record: Path = RESULTS / "soak.jsonl"
     """JSONL file that a row is appended to."""
 
@@ -59,20 +65,29 @@ def main() -> None:
 
 
 def _main(options: Options) -> int:
-    if not 0.5 <= options.minutes < math.inf or not 0 <= options.kill_every < math.inf or options.interrupts < 0:
-        raise UsageError("--minutes from 0.5, --kill-every from 0 and --interrupts from 0 would be right")
+    counts = (options.kill_every, options.suspend_s, options.interrupts, options.crashes)
+    if not 0.5 <= options.minutes < math.inf or not all(0 <= count < math.inf for count in counts):
+        raise UsageError("--minutes from 0.5 and other numbers from 0 would be right")
     prepare(options.record)
     row = {"measured": "soak", **facts(), "options": {**vars(options), "record": None}}
     if options.interrupts:
-        report = interrupt(options.env, options.interrupts, options.seed)
-        return _finish(options.record, row, report)
+        return _finish(options.record, row, interrupt(options.env, options.interrupts, options.seed))
+    if options.crashes:
+        return _finish(options.record, row, crash(options.env, options.crashes, options.seed))
     before = _fresh(options.env)
     with tempfile.TemporaryDirectory(prefix="ga3c-soak-") as temporary:
         folder = Path(temporary) / "run"
         samples, kills, said = _run(options, folder)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     fresh = {"before": before, "after": _fresh(options.env)}
-    report = _report(samples, lines, kills, fresh) | {"replacements_said": said.count("its unfinished rollout dropped")}
+    replaced = said.count("its unfinished rollout dropped")
+    report = _report(samples, lines, kills, fresh) | {"replacements_said": replaced}
+    report["holds"] |= {
+        "each actor that was killed was replaced, and no other": replaced == kills,
+        "a suspension is said, and takes no figure along": (
+            ("the run stood still" in said) == (options.suspend_s > 0) and min(_pps(lines)[1:-1]) > 0
+        ),
+    }
     return _finish(options.record, {**row, "samples": samples, "pps_windows": _pps(lines)}, report)
 
 
@@ -105,6 +120,12 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
         next_look, next_kill = began + _LOOK_EVERY_S, began + 2 * _LOOK_EVERY_S
         while learner.poll() is None:
             now = time.monotonic()
+            if options.suspend_s and now - began > 30 * options.minutes:
+                _suspend(learner.pid, options.suspend_s)
+                suspended_s, options = options.suspend_s, replace(options, suspend_s=0.0)
+                began += suspended_s  # which is no time of training
+                next_look, next_kill = next_look + suspended_s, next_kill + suspended_s
+                continue
             if now - began > 60 * options.minutes + 60:
                 learner.kill()
                 raise BenchmarkError("the run did not end a minute after its time")
@@ -123,6 +144,16 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
     return samples, kills, words
 
 
+def _suspend(learner: int, seconds: float) -> None:
+    """As a laptop's lid does: all of them stand still, and go on."""
+    pids = tree(learner)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
 def _kill_one(learner: int, draw: random.Random) -> int:
     """Kills an actor; returns how many were killed."""
     alive = actors(learner)
@@ -139,20 +170,14 @@ def _look(learner: int) -> Sample:
     memory = []
     for pid in actors(learner):
         with contextlib.suppress(OSError, ValueError):  # It has just been killed.
-            memory.append(_memory_mb(pid, "Pss"))
+            memory.append(memory_mb(pid, "Pss"))
     return {
-        "learner_rss_mb": _memory_mb(learner, "Rss"),
+        "learner_rss_mb": memory_mb(learner, "Rss"),
         "learner_descriptors": len(os.listdir(f"/proc/{learner}/fd")),
         "learner_threads": len(os.listdir(f"/proc/{learner}/task")),
         "actors": len(memory),
         "actor_pss_mb": round(sum(memory) / len(memory), 1) if memory else math.nan,
     }
-
-
-def _memory_mb(pid: int, name: str) -> float:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-    (line,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
-    return round(int(line.split()[1]) / 1024, 1)
 
 
 def _pps(lines: list[dict[str, Any]]) -> list[float]:
@@ -176,7 +201,8 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, fres
     drift, beside_fresh = last / first, (last / fresh["after"]) / (first / fresh["before"])
     (totals,) = [line for line in lines if line["kind"] == "totals"]
     accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
-    gap = max(line["prediction_gap_max_s"] for line in lines if line["kind"] == "rates")
+    *going, end = [line["prediction_gap_max_s"] for line in lines if line["kind"] == "rates"]
+    gap = max(going)  # the last window is closed when all has been stopped
     threads = [sample["learner_threads"] for sample in settled]
     return {
         "kills": kills,
@@ -184,6 +210,7 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, fres
         "learner_threads": [min(threads), max(threads)],
         "pps": spread(warm),
         "longest_gap_between_predictions_s": gap,
+        "until_all_had_stopped_s": end,
         "pps_last_third_over_first": round(drift, 3),
         "pps_of_fresh_runs": fresh,
         "the_same_beside_fresh_runs": round(beside_fresh, 3),

@@ -5,11 +5,13 @@ import signal
 import sys
 from types import FrameType
 
+from ga3c.signals import asking
+
 
 def main() -> None:
     """Runs the command line; a signal before a run handles it ends the process, without a traceback."""
     # The imports take seconds: an exception raised inside them may come out as anything.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in asking():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
     from setproctitle import setproctitle
@@ -19,7 +21,7 @@ def main() -> None:
     if sys.argv[1:2] == ["train"]:
         setproctitle("ga3c: learner")  # here alone: a program that calls ga3c.train keeps its own
     code = run(sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
     sys.exit(code)
 

@@ -80,6 +80,7 @@ class LockStep:
                 if self._context.config.on_env_error == "stop" or in_a_row >= MAX_DEATHS:
                     raise
                 self._context.notify(f"{error}; all games are started anew, the unfinished rollout is dropped")
+        self._close_games()
 
     def _start_games(self, generation: int) -> None:
         """Makes new environments; each generation plays games of its own."""

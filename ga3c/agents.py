@@ -53,7 +53,10 @@ def group_runs(runs: Sequence[T], config_of: Callable[[T], TrainConfig]) -> list
         found.setdefault((config.env, repr(_settings(config))), []).append(run)
     configs = [config_of(members[0]) for members in found.values()]
     groups = zip(configs, found.values(), strict=True)
-    return [Group(config.env, _agent(config, configs), tuple(members)) for config, members in groups]
+    return [
+        Group(config.env, _agent(config, [one for one in configs if one.env == config.env]), tuple(members))
+        for config, members in groups
+    ]
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 def _agent(config: TrainConfig, others: Sequence[TrainConfig]) -> str:
     """The words for one of several settings."""
-    alike = [_settings(other) for other in others if _words(other) == _words(config) and other.env == config.env]
+    alike = [_settings(other) for other in others if _words(other) == _words(config)]
     own = _settings(config)
     differing = [name for name in own if any(other[name] != own[name] for other in alike)]
     return ", ".join([_words(config), *(f"{name.replace('_', ' ')} {own[name]}" for name in differing)])
@@ -116,15 +119,24 @@ def _plain(estimates: dict[str, Estimate]) -> dict[str, Any]:
 
 
 def score_agents(scores: Sequence[Score]) -> list[AgentScores]:
-    """Scores by agent, in the order of the first runs."""
-    agents: dict[str, list[Group[Score]]] = {}
-    for group in group_runs(scores, lambda score: score.config):
-        agents.setdefault(group.agent, []).append(group)
+    """Scores by agent, in the order of the first runs: whoever has other settings in another game is another agent."""
+    agents: dict[str, list[Score]] = {}
+    for score in scores:
+        agents.setdefault(repr(_settings(score.config)), []).append(score)
+    configs = [own[0].config for own in agents.values()]
     found = []
-    for agent, groups in agents.items():
-        games = {group.env: tuple(run.score for run in group.members) for group in groups}
-        known = {group.env: tuple(r.normalised for r in group.members if r.normalised is not None) for group in groups}
-        found.append(AgentScores(agent, games, {env: runs for env, runs in known.items() if runs}))
+    for config, own in zip(configs, agents.values(), strict=True):
+        games: dict[str, list[Score]] = {}
+        for score in own:
+            games.setdefault(score.config.env, []).append(score)
+        known = {env: tuple(r.normalised for r in runs if r.normalised is not None) for env, runs in games.items()}
+        found.append(
+            AgentScores(
+                _agent(config, configs),
+                {env: tuple(run.score for run in runs) for env, runs in games.items()},
+                {env: runs for env, runs in known.items() if runs},
+            )
+        )
     return found
 
 

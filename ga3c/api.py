@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ga3c.choices import Dynamic, Initialisation, OptimiserName, Precision, Reduction, find_factory
 from ga3c.config import Mode, TrainConfig, check_options, validate_numbers
-from ga3c.envs import Backend, EnvConfig
+from ga3c.envs import Backend, EnvConfig, env_spec
 from ga3c.envs.gym_vector import GymVectorEnv
 from ga3c.errors import UsageError, nearest
 from ga3c.events import Events, OnEpisode, OnUpdate, Run
 from ga3c.launch import launching
+from ga3c.presets import check_treatment
 from ga3c.resolve import resolve, take_options
 
 if TYPE_CHECKING:
@@ -193,10 +194,11 @@ def make_vec(env: str | EnvConfig, num_envs: int = 1, *, seed: int = 1, **option
     for name in options:
         if name not in known:
             raise UsageError(f"there is no option {name!r}{nearest(name, known)}")
-    if not 1 <= num_envs <= MAX_ENVS:
-        raise UsageError(f"num_envs: got {num_envs}; 1 to {MAX_ENVS} would be right")
+    if type(num_envs) is not int or not 1 <= num_envs <= MAX_ENVS:
+        raise UsageError(f"num_envs: got {num_envs!r}; 1 to {MAX_ENVS} would be right")
     treatment = {} if isinstance(env, str) else {name: getattr(env, name) for name in known}
     name = env if isinstance(env, str) else env.id
     config = TrainConfig(**check_options({**treatment, **options, "env": name, "seed": seed}))
     validate_numbers(config)
+    check_treatment(config, env_spec(config.env_config()))
     return GymVectorEnv(config.env_config(), num_envs, seed)

@@ -3,6 +3,7 @@
 No pickle, so that loading one runs no code from it.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from ga3c.errors import UsageError
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -34,13 +35,15 @@ class Progress:
       env_steps: agent steps.
       updates: optimiser steps, which is also the model's version.
       time_s: seconds of training.
-      score: mean return of the games that were finished last, None before the first.
+      score: mean return of the last 100 games, by which the best checkpoint is kept; None before there were so many.
+      returns: of the games that were finished last, up to so many.
     """
 
     env_steps: int = 0
     updates: int = 0
     time_s: float = 0.0
     score: float | None = None
+    returns: tuple[float, ...] = ()
 
 
 _STATISTICS = ({"step", "exp_avg", "exp_avg_sq"}, {"square_average"})  # of Adam and RMSProp, a parameter
@@ -84,7 +87,9 @@ def write_checkpoint(
         "updates": str(progress.updates),
         "time_s": repr(progress.time_s),
         "score": "" if progress.score is None else repr(progress.score),
+        "returns": json.dumps(progress.returns),
     }
+    metadata["sha256"] = _digest(metadata, tensors)
     path = folder / f"checkpoint-{progress.env_steps:012d}.safetensors"
     partial = path.with_suffix(".partial")
     try:
@@ -99,13 +104,22 @@ def write_checkpoint(
     _sync_folder(folder)
     # One with a later name is damaged, or the resume would have gone on from it.
     newest_first = [p for p in list_checkpoints(folder)[::-1] if p.name <= path.name]
-    best = max(newest_first, key=_score)
+    best = max(newest_first, key=score_of)
     for old in newest_first[keep:]:
         if old != best:
             old.unlink(missing_ok=True)
     for half_written in folder.glob("checkpoint-*.partial"):  # by a run that was killed
         half_written.unlink(missing_ok=True)
     return path
+
+
+def _digest(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """Of all that a file says: safetensors would load a tensor of which a disk has lost a bit."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -117,8 +131,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _score(path: Path) -> float:
-    """What ``write_checkpoint`` noted in a file; no score, or a damaged file, is worst."""
+def score_of(path: Path) -> float:
+    """What ``write_checkpoint`` noted in a file; no score, or a damaged file, is worst: -inf."""
     try:
         with safe_open(path, framework="pt") as file:
             return float((file.metadata() or {})["score"])
@@ -161,6 +175,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
     if metadata.get("format") != str(FORMAT):
         raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}")
+    if metadata.pop("sha256", None) != _digest(metadata, tensors):
+        raise UsageError(f"{path} is damaged: its checksum is not that of what it holds")
     try:
         progress = _progress(metadata)
         config = config_from_json(json.loads(metadata["config"]))
@@ -174,8 +190,8 @@ def _progress(metadata: dict[str, Any]) -> Progress:
     env_steps, updates, time_s = int(metadata["env_steps"]), int(metadata["updates"]), float(metadata["time_s"])
     if env_steps < 0 or updates < 0 or not 0 <= time_s < math.inf:
         raise ValueError(f"{env_steps} steps, {updates} updates and {time_s} s are no counts")
-    score = metadata.get("score")
-    return Progress(env_steps, updates, time_s, float(score) if score else None)
+    score, returns = metadata["score"], tuple(map(float, json.loads(metadata["returns"])))
+    return Progress(env_steps, updates, time_s, float(score) if score else None, returns)
 
 
 def read_newest(path: Path, use: Callable[[Checkpoint, Path], T]) -> tuple[T, list[str]]:

@@ -2,7 +2,8 @@
 
 What loads torch is imported where it is needed: options are read and checked, and help is given, without it.
 
-Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM.
+Exit codes: 0 done, 1 a failure inside, 2 the user asked for what cannot be had, 130 and 143 after Ctrl-C and SIGTERM,
+129 after its terminal has gone.
 """
 
 import os

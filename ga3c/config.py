@@ -63,7 +63,8 @@ class TrainConfig:
     t_max: int = 10
     """Steps in a rollout."""
     actor_timeout: float = 60.0
-    """Seconds after which an actor that should do something and does nothing is replaced; a3c: finishes no rollout."""
+    """Seconds after which an actor that should do something and does nothing is replaced; a3c: finishes no rollout. So
+    long, and a minute at least, may it take to make an environment."""
     on_env_error: Literal["stop", "replace"] = "stop"
     """What to do when an environment raises, or returns what it must not: end the run, or go on with a new actor."""
     segments: int = 2

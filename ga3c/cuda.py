@@ -167,7 +167,9 @@ class Recording:
 
 
 class Recordings:
-    """Forward passes recorded for a few batch sizes, once a thread; a batch is padded to the next of them.
+    """Forward passes recorded for a few batch sizes, once a stream; a batch is padded to the next of them.
+
+    A thread has a stream to itself, and hands it on when it ends: what was recorded in it goes with it.
 
     They read weights where they lie, so an update in place needs no new ones. A forward pass that cannot be recorded
     (a network of the user's own may do anything) is not asked for again.
@@ -179,16 +181,16 @@ class Recordings:
         """``forward`` maps states [B, ...] on the device to one tensor [B, ...]."""
         self._forward = forward
         self._device = device
-        self._threads = threading.local()
+        self._streams: dict[int, dict[int, Recording]] = {}  # by stream and batch size
         self._possible = True
         self._refusal: str | None = None
 
     def wants(self, count: int) -> bool:
-        """Whether ``count`` states should be recorded for, which has not been done in this thread."""
+        """Whether ``count`` states should be recorded for, which has not been done in this stream."""
         return self._possible and self._size(count) is not None and self.find(count) is None
 
     def find(self, count: int) -> Recording | None:
-        """The thread's recording that ``count`` states fit into."""
+        """The current stream's recording that ``count`` states fit into."""
         size = self._size(count)
         return None if size is None else self._own().get(size)
 
@@ -214,7 +216,4 @@ class Recordings:
         return next((size for size in self.SIZES if size >= count), None)
 
     def _own(self) -> dict[int, Recording]:
-        if not hasattr(self._threads, "recordings"):
-            self._threads.recordings = {}
-        own: dict[int, Recording] = self._threads.recordings
-        return own
+        return self._streams.setdefault(torch.cuda.current_stream(self._device).cuda_stream, {})

@@ -14,8 +14,6 @@ from rich.text import Text
 
 from ga3c.bottleneck import find_bottleneck
 
-PLAIN_EVERY_S = 5.0
-
 
 class Display(Protocol):
     """Shows a run; used as a context."""
@@ -107,14 +105,17 @@ class _PanelDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
     def say(self, text: str) -> None:
-        self._live.console.print(text, markup=False, highlight=False)
+        with contextlib.suppress(OSError):  # the terminal is gone; the run goes on, or is asked to stop
+            self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
         panel = draw_panel(self._title, rates, progress, left_s, on_cpu=self._on_cpu)
-        self._live.update(panel, refresh=True)
+        with contextlib.suppress(OSError):
+            self._live.update(panel, refresh=True)
 
 
 def draw_panel(

@@ -38,19 +38,25 @@ class Stay(NamedTuple):
     seconds: float
 
 
-Walk = Generator[Stay, float, None]  # is sent the rate that the last stay gave: training samples a second
+Walk = Generator[Stay, float, None]  # is sent the rate that the last stay gave: training samples or updates a second
 
 
 def paper_walk(start: Counts, most: Counts, draw: random.Random) -> Walk:
-    """NVlabs/GA3C's: each count moves by -1, 0 or 1 at random; what was slower over the window is taken back."""
+    """NVlabs/GA3C's: each count moves by -1, 0 or 1 at random; what was slower than the window before is taken back.
+
+    The window before may be one that was taken back itself: that is the released code.
+    """
     counts = start
-    rate = yield Stay(counts, _PAPER_FIRST_S)
+    before = yield Stay(counts, _PAPER_FIRST_S)
     while True:
         moved = (max(1, min(n + draw.choice((-1, 0, 1)), limit)) for n, limit in zip(counts, most, strict=True))
         tried = Counts(*moved)
-        new = yield Stay(tried, _PAPER_WINDOW_S)
-        if new >= rate or tried == counts:
-            counts, rate = tried, new
+        if tried == counts and max(most) > 1:
+            continue  # it draws anew at once
+        rate = yield Stay(tried, _PAPER_WINDOW_S)
+        if rate >= before:
+            counts = tried
+        before = rate
 
 
 def climb(start: Counts, most: Counts) -> Walk:

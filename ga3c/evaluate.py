@@ -1,5 +1,6 @@
 """Plays whole games with a trained policy and describes the scores."""
 
+import os
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -75,7 +76,7 @@ def evaluate_policy(policy: Policy, *, episodes: int, greedy: bool, seed: int) -
     config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
     spec = env_spec(config)
     num_envs = min(MAX_ENVS, episodes)
-    env = make_env(config, env_seeds(seed, 0, 0, num_envs))
+    env = make_env(config, env_seeds(seed, 0, 0, num_envs), threads=min(num_envs, len(os.sched_getaffinity(0))))
     try:
         returns, lengths = play(policy, env, episodes, greedy=greedy)
     finally:

@@ -75,7 +75,7 @@ class Run:
 
     Attributes:
       folder: what it has left there can be loaded, evaluated and resumed.
-      exitcode: 0, also where a callback has stopped it; 130 and 143 where SIGINT and SIGTERM have.
+      exitcode: 0, also where a callback has stopped it; 128 and its number where a signal has.
       env_steps: agent steps, those before a resume included.
       updates: likewise.
       time_s: seconds of training, likewise.
@@ -105,17 +105,18 @@ class Events:
         self.on_update = on_update
         self.on_episode = on_episode
         self.lost = 0
+        self._has_ended = False
         self._waiting: deque[Callable[[], object]] = deque(maxlen=EVENTS_KEPT)
 
     def updated(self, event: UpdateEvent) -> None:
         """The model was updated. As ``finished``, for one thread at a time: the meters' lock sees to it."""
-        if self.on_update is not None:
-            self._keep(partial(self.on_update, event))
+        if (call := self.on_update) is not None:
+            self._keep(partial(call, event))
 
     def finished(self, event: EpisodeEvent) -> None:
         """A game has ended."""
-        if self.on_episode is not None:
-            self._keep(partial(self.on_episode, event))
+        if (call := self.on_episode) is not None:
+            self._keep(partial(call, event))
 
     def _keep(self, call: Callable[[], object]) -> None:
         self.lost += len(self._waiting) == EVENTS_KEPT
@@ -126,12 +127,14 @@ class Events:
 
         Raises what a callback raises.
         """
+        if self._has_ended:
+            return False
         until = time.monotonic() + within_s
         for _ in range(len(self._waiting)):  # those that come meanwhile are for the next call
             answer = self._waiting.popleft()()
             if isinstance(answer, bool | np.bool_) and not answer:
-                self._waiting.clear()
-                self.on_update = self.on_episode = None  # nobody is called again
+                self.on_update = self.on_episode = None
+                self._has_ended = True  # nobody is called again
                 return False
             if time.monotonic() > until:
                 break

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EXTRA = {"av": "av", "PIL": "pillow"}  # module: its package
 _CS = 100  # a GIF counts in hundredths of a second
+_GIF_MOST_FPS = 50  # browsers show a picture of one hundredth for ten
+_BT601, _LIMITED = 6, 1  # how the colours are coded, by ITU-T H.273: players guess where a film does not say
 
 
 def check_extra(option: str) -> None:
@@ -33,14 +35,17 @@ def check_extra(option: str) -> None:
         raise UsageError(f"{option} needs {' and '.join(missing)}; pip install 'ga3c[video]' would be right")
 
 
-def check_film(path: Path) -> None:
+def check_film(path: Path, fps: float = 1.0) -> None:
     """Refuses a name under which no film can be written.
 
     Raises:
-      UsageError: it is of another format, is there already, or its folder is not there or not to be written to.
+      UsageError: it is of another format, is there already, or its folder is not there or not to be written to; or the
+        format is too slow.
     """
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(f"--out: got {path}; a name that ends in .mp4 or .gif would be right")
+    if path.suffix.lower() == ".gif" and fps > _GIF_MOST_FPS:
+        raise UsageError(f"--fps: got {fps:g}, but a GIF has at most {_GIF_MOST_FPS}; .mp4 would be right")
     if path.exists():
         raise UsageError(f"--out: {path} is there already; another name would be right")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
@@ -76,6 +81,7 @@ def _mp4(path: Path, fps: float) -> Iterator["Add"]:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18", "preset": "veryfast"}
+        stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED
 
         def add(picture: "Image") -> None:
             if not stream.codec_context.is_open:

@@ -221,7 +221,7 @@ if __name__ == "__main__":
     _die_with_parent(int(sys.argv[2]))  # also while it imports
     _, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))  # it has a descriptor for each worker
-    for _number in (signal.SIGINT, signal.SIGTERM):
+    for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, signal.SIG_IGN)  # It ends with the learner, which is asked by the same signals.
     _LEARNER = socket.socket(fileno=int(sys.argv[1]))
     _LEARNER.set_inheritable(False)

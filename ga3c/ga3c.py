@@ -5,6 +5,8 @@ The only module that knows every role of this mode.
 
 import time
 
+import torch
+
 from ga3c.batches import Batcher
 from ga3c.config import TrainConfig
 from ga3c.dynamic import Adjuster, Counts, walk_of
@@ -23,6 +25,7 @@ class Ga3c:
     def __init__(self, context: Context) -> None:
         """Takes over the context's sampler, or makes one."""
         config, model, meters = context.config, context.model, context.meters
+        torch.manual_seed(context.seed)  # of the actions: a resumed run draws others than the run before
         self._config = config
         self._meters = meters
         self._notify = context.notify
@@ -50,11 +53,14 @@ class Ga3c:
             self._sampler.failures,
         )
 
+        self._is_cut_short = False  # a trainer was still busy when the run ended
         self._adjuster: Adjuster | None = None
         if config.dynamic != "off":
             start, most = Counts(config.actors, config.predictors, config.trainers), Counts(*most_counts(config))
             walk = walk_of(config.dynamic, start, most, config.seed)
-            self._adjuster = Adjuster(walk, self._change_counts, lambda: meters.samples)
+            # The paper's walk counts updates (TPS), ours what they are made of.
+            trained = (lambda: meters.updates) if config.dynamic == "paper" else (lambda: meters.samples)
+            self._adjuster = Adjuster(walk, self._change_counts, trained)
 
     def start(self) -> None:
         """Starts every thread and actor."""
@@ -97,15 +103,19 @@ class Ga3c:
         """Exact once everything has stopped."""
         rollouts = self._sampler.rollouts
         dropped, unfinished = self.actors.unfinished_steps()
-        if self.failure is not None:  # Only then: elsewhere a batch that is trained on twice, or never, must show.
-            dropped["update failed"] = rollouts.handed_out - self._meters.samples
+        # Only then: elsewhere a batch that is trained on twice, or never, must show.
+        if self.failure is not None or self._is_cut_short:
+            why = "update not finished" if self.failure is None else "update failed"
+            dropped[why] = rollouts.handed_out - self._meters.samples
         return Account(dropped, unfinished + rollouts.live_steps())
 
     def stop(self) -> None:
         """Ends every thread and process, within seconds: queues first, then one deadline for all, then a kill."""
         deadline = time.monotonic() + STOP_TIMEOUT_S
         self._sampler.close()
-        late = self.predictors.join(deadline) + self.trainers.join(deadline)
+        late = self.trainers.join(deadline)
+        self._is_cut_short = bool(late)
+        late += self.predictors.join(deadline)
         self._sampler.join(deadline)
         for name in late:
             self._notify(f"{name} was still busy {STOP_TIMEOUT_S:g} s after it was asked to stop")

@@ -79,9 +79,10 @@ class Meters:
         env_steps: int = 0,
         updates: int = 0,
         time_s: float = 0.0,
+        returns: Iterable[float] = (),
         events: Events | None = None,
     ) -> None:
-        """``env_steps``, ``updates`` and ``time_s`` are what a resumed run had done before; ``events`` are told."""
+        """``env_steps`` to ``returns`` are what a resumed run had done before; ``events`` are told."""
         self.env_steps = env_steps
         self.updates = updates
         self.samples = 0
@@ -91,7 +92,7 @@ class Meters:
         self._lock = threading.Lock()  # guards all that follows, and the counts
         self._window = _Window()
         self._learning_rate: float | None = None
-        self._returns: deque[float] = deque(maxlen=RETURNS_KEPT)
+        self._returns: deque[float] = deque(returns, maxlen=RETURNS_KEPT)
         self._episodes: list[EpisodeEvent] = []
         self._predicted_at: float | None = None  # last
         self._cores = CoreClock()
@@ -180,9 +181,15 @@ class Meters:
 
     @property
     def episode_return_mean(self) -> float | None:
-        """Over the last 100 games, in this process; None before the first."""
+        """Over the last 100 games, or as many as there were; None before the first."""
+        returns = self.returns
+        return sum(returns) / len(returns) if returns else None
+
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """Of the last 100 games, or as many as there were."""
         with self._lock:
-            return sum(self._returns) / len(self._returns) if self._returns else None
+            return tuple(self._returns)
 
     def rates(self) -> dict[str, Any]:
         """Closes the window and returns its figures, one ``"rates"`` line; what is not known is None."""

@@ -111,9 +111,9 @@ class Model:
             self._recordings = Recordings(self._forward, device)
             free_bytes, _ = torch.cuda.mem_get_info(device)
             self.resident = ResidentStates(device, int(_RESIDENT_SHARE * free_bytes))
-        if precision == "tf32":
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.allow_tf32 = True
+        if device.type == "cuda":  # cuDNN would compute fp32 in TF32 by itself
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     def host_buffer(self, shape: tuple[int, ...], dtype: str, *, channels_last: bool) -> Tensor:
         """Memory on the host to gather a batch in, pinned where copies to the device gain by it.
@@ -142,7 +142,8 @@ class Model:
             both = outputs.cpu().numpy()
         logits, values = both[:, :-1], both[:, -1]
         # The Gumbel-max trick: the largest logit - log(Exp(1)) is a sample of the softmax.
-        noise = -np.log(self._generator().standard_exponential(logits.shape, np.float32))
+        # In float64, where Exp(1) is never 0 and the logarithm finite.
+        noise = -np.log(self._generator().standard_exponential(logits.shape))
         return Prediction((logits + noise).argmax(axis=1), values, version)
 
     def _outputs(self, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -183,9 +183,25 @@ def build_network(
         raise UsageError(f"network {name!r} is a {type(network).__name__}; a torch.nn.Module is needed")
     if not list(network.parameters()):
         raise UsageError(f"network {name!r} has no parameters to learn")
+    _check_layers(network, name)
     if ":" not in name:
         _initialise(network, initialisation)
     return network
+
+
+def _check_layers(network: nn.Module, name: str) -> None:
+    """Refuses layers that compute one thing in training and another in play: here both use the same network at once.
+
+    Raises:
+      UsageError: there is one.
+    """
+    for layer in network.modules():
+        keeps_statistics = isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
+        if keeps_statistics or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0):
+            raise UsageError(
+                f"network {name!r} has a {type(layer).__name__}, which trains and plays differently;"
+                " LayerNorm or GroupNorm, and no dropout, would be right"
+            )
 
 
 def _factory(name: str) -> Factory:

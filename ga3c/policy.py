@@ -1,5 +1,6 @@
 """A trained policy by itself, from a checkpoint to actions: what evaluates, plays or exports an agent uses it."""
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,10 +84,10 @@ class Policy:
 
     def choose(self, judgement: Judgement, *, greedy: bool = False) -> NDArray[np.int64]:
         """An action for each state judged: drawn from the policy, or the likeliest."""
-        weights = judgement.probabilities
+        weights: NDArray[Any] = judgement.probabilities
         if not greedy:
             # Exponential races: the smallest of Exp(1) / p is action a with probability p(a).
-            weights = weights / self._draw.standard_exponential(weights.shape, np.float32)
+            weights = weights / self._draw.standard_exponential(weights.shape)  # float64: never 0
         actions: NDArray[np.int64] = weights.argmax(axis=1)
         return actions
 
@@ -98,5 +99,7 @@ def load_policy(path: Path, *, device: str = "auto", seed: int = 0) -> Policy:
       UsageError: there is none, it is damaged, or its environment, network or device cannot be had.
     """
     where = resolve_device(device)
-    policy, _ = read_newest(path, lambda checkpoint, file: Policy(checkpoint, file, where, seed))
+    policy, unusable = read_newest(path, lambda checkpoint, file: Policy(checkpoint, file, where, seed))
+    for sentence in unusable:
+        warnings.warn(f"skipped: {sentence}", stacklevel=2)
     return policy

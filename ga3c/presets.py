@@ -105,7 +105,7 @@ _ATARI_OPTIONS = (
 _UNUSED: dict[str, tuple[str, ...]] = {
     "ga3c": ("actor_diversity",),
     "a3c": (*_NO_QUEUES, "envs_per_actor", "dynamic"),
-    "a2c": (*_NO_QUEUES, "dynamic", "actors", "actor_diversity", "actor_timeout"),
+    "a2c": (*_NO_QUEUES, "dynamic", "actors", "actor_diversity"),
 }
 
 
@@ -153,7 +153,10 @@ def check_out(folder: Path) -> None:
     """
     try:
         if (folder / "config.json").exists():
-            raise UsageError(f"--out: {folder} holds a run already; --resume {folder} would go on with it")
+            right = f"--resume {folder} would go on with it"
+            if not any(folder.glob("checkpoint-*.safetensors")):
+                right = "it was stopped before its first update, so another folder would be right"
+            raise UsageError(f"--out: {folder} holds a run already; {right}")
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
@@ -176,10 +179,7 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
     check_states(config.network, spec.observation_shape)
     if is_simulated(config.device):
         find_curve(config.device, config.network)
-    if spec.game is None:
-        for name in _ATARI_OPTIONS:
-            if getattr(config, name) != getattr(TrainConfig, name):
-                raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
+    check_treatment(config, spec)
     default = default_config(config.mode, config.preset, spec, cuda=False)
     for name in _UNUSED[config.mode]:
         if getattr(config, name) != getattr(default, name):
@@ -193,6 +193,14 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
             f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at"
             f" most {_most_waiting(config)} samples waiting; that or less would be right"
         )
+
+
+def check_treatment(config: TrainConfig, spec: EnvSpec) -> None:
+    """Raises UsageError for a treatment of Atari's that other environments do not have."""
+    if spec.game is None:
+        for name in _ATARI_OPTIONS:
+            if getattr(config, name) != getattr(TrainConfig, name):
+                raise UsageError(f"--{name.replace('_', '-')}: only Atari games have it, and {config.env} is none")
 
 
 def _most_waiting(config: TrainConfig) -> int:

@@ -35,7 +35,7 @@ class PredictionQueue:
         on_error: Callable[[ActorChannel, RemoteError], None],
         patience_s: float = 0.0,
     ) -> None:
-        """``patience_s`` is how long a predictor waits once for more while fewer than half of the actors wait."""
+        """``patience_s`` is how long a predictor waits once for more, if fewer than half of the actors have asked."""
         self._patience_s = patience_s
         self._on_gone = on_gone
         self._on_error = on_error
@@ -89,7 +89,7 @@ class PredictionQueue:
             if self._closed:
                 return []
             ready = self._epoll.poll(POLL_S)
-            if self._patience_s and ready and 2 * len(ready) < len(self._channels):
+            if self._patience_s and self._is_worth_a_wait(ready, max_batch_size):
                 # Other predictors wait for the lock meanwhile: they would only split the batch.
                 time.sleep(self._patience_s)
                 ready = self._epoll.poll(0)
@@ -116,6 +116,13 @@ class PredictionQueue:
         for channel, raised in failed:
             self._on_error(channel, raised)
         return requests
+
+    def _is_worth_a_wait(self, ready: list[tuple[int, int]], max_batch_size: int) -> bool:
+        """Whether fewer than half of the actors have asked, and a batch has room for more."""
+        if not ready or 2 * len(ready) >= len(self._channels):
+            return False
+        asking = [self._channels[fd] for fd, _ in ready if fd in self._channels]
+        return sum(channel.slab.layout.envs for channel in asking) < max_batch_size
 
     def close(self) -> None:
         """Ends every iterator and closes every channel, which ends the actors. May be called twice."""

@@ -73,7 +73,7 @@ class Recorder:
             (self._folder / FOLDER).mkdir(exist_ok=True)
             self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (unlike a pipe, it is never full)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ga3c.recorder", str(self._folder)],
+                [sys.executable, "-P", "-m", "ga3c.recorder", str(self._folder)],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 start_new_session=True,  # a terminal's Ctrl-C is the run's to handle

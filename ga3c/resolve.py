@@ -10,6 +10,7 @@ from ga3c.choices import Dynamic, gpu_driver_is_there
 from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_spec
+from ga3c.errors import UsageError
 from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
 from ga3c.watchdog import time_limit
@@ -57,10 +58,19 @@ def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
     config = put_on(TrainConfig())
     before = None
     if config.resume is not None:
+        _check_resume(config, put_on)
         before = dataclasses.replace(read_config(config.resume), resume=config.resume)
         config = put_on(before)
     validate_alone(config)
     return Said(put_on, config, before)
+
+
+def _check_resume(config: TrainConfig, put_on: Callable[[TrainConfig], TrainConfig]) -> None:
+    """Raises UsageError where options do not go with a run that is resumed."""
+    if config.out is not None:
+        raise UsageError(f"--out: got {config.out} beside --resume; a resumed run goes on in its folder, leave it out")
+    if (preset := put_on(dataclasses.replace(TrainConfig(), preset="")).preset) != "":
+        raise UsageError(f"--preset: got {preset} beside --resume; a resumed run keeps its settings, leave it out")
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:

@@ -1,9 +1,7 @@
 """One training run around whichever mode: its folder, budget, signals, checkpoints, metrics and display."""
 
 import contextlib
-import datetime
-import json
-import re
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from ga3c.checkpoint import (
     load_network,
     load_optimiser,
     read_newest,
+    score_of,
     snapshot,
     write_checkpoint,
 )
@@ -29,12 +28,12 @@ from ga3c.display import Display, make_display
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.events import Events, Run
+from ga3c.folder import own_folder, write_settings
 from ga3c.forkserver import ForkServer
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
-from ga3c.metrics import Meters, MetricsWriter
+from ga3c.metrics import RETURNS_KEPT, Meters, MetricsWriter
 from ga3c.model import Model
-from ga3c.presets import check_out
 from ga3c.recorder import Recorder
 from ga3c.sampler import Sampler
 from ga3c.signals import Signals
@@ -74,28 +73,27 @@ def train(
             progress, unusable = _restore(config.resume, model)
         else:
             normalise(model.network, config, spec)
-    folder = _make_folder(config)
-    run = {
+    facts = {
         "config": config.to_json(),
         "protocol": spec.protocol,
         **facts,
         "machine": machine(),
         "versions": versions(),
     }
-    try:
-        _write_json(folder / "run.json", run)
-        _write_json(folder / "config.json", config.to_json())
-        metrics = MetricsWriter(folder)
-    except OSError as error:
-        option = "--out" if config.resume is None else "--resume"
-        raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
     signals, events = Signals(), events or Events()
-    show = make_display(_title(config), on_cpu=run["device"] == "cpu", quiet=quiet)
-    with signals.handled(), metrics as writer, show as display:
-        for line in [*_header(config, spec, run, folder, progress), *(f"  skipped: {error}" for error in unusable)]:
-            display.say(line)
-        session = _Session(config, spec, model, folder, progress, writer, display, signals, events, server, sampler)
-        return session.run()
+    show = make_display(_title(config), on_cpu=facts["device"] == "cpu", quiet=quiet)
+    with own_folder(config) as folder:
+        try:
+            write_settings(folder, config, facts)
+            metrics = MetricsWriter(folder)
+        except OSError as error:
+            option = "--out" if config.resume is None else "--resume"
+            raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
+        with signals.handled(), metrics as writer, show as display:
+            for line in [*_header(config, spec, facts, folder, progress), *(f"  skipped: {one}" for one in unusable)]:
+                display.say(line)
+            session = _Session(config, spec, model, folder, progress, writer, display, signals, events, server, sampler)
+            return session.run()
 
 
 class _Session:
@@ -127,6 +125,7 @@ class _Session:
             env_steps=progress.env_steps,
             updates=progress.updates,
             time_s=progress.time_s,
+            returns=progress.returns,
             events=events,
         )
         self._schedule = config.schedule()
@@ -135,13 +134,14 @@ class _Session:
             Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server, sampler)
         )
         self._recorder = Recorder(folder, config.record_every, display.say)
-        self._first_update = progress.updates
+        self._first_update = self._written = progress.updates  # of the model; and of the newest checkpoint
         self._resumed_steps = progress.env_steps
 
     def run(self) -> Run:
         """Whatever ends it, what was learnt is written."""
-        with contextlib.ExitStack() as leave:
-            leave.callback(self._leave)
+        with contextlib.ExitStack() as leave:  # from the last to the first, whatever fails on the way
+            leave.callback(self._checkpoint)
+            leave.callback(self._write_last_metrics)
             leave.callback(self._recorder.close)
             leave.callback(self._system.stop)
             self._system.start()
@@ -161,10 +161,9 @@ class _Session:
             meters.episode_return_mean,
         )
 
-    def _leave(self) -> None:
+    def _write_last_metrics(self) -> None:
         self._write_metrics()
         self._write([self._totals()])
-        self._checkpoint()
 
     def _say_end(self) -> None:
         code = self._signals.exitcode
@@ -175,6 +174,9 @@ class _Session:
             why = "no checkpoint could be written" if learnt else "nothing was learnt"
             left = f"; {why}, so there is nothing to resume"
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
+        best = max(list_checkpoints(self._folder), key=score_of, default=None)
+        if best is not None and (score := score_of(best)) > -math.inf:
+            self._display.say(f"best mean of {RETURNS_KEPT} games: {score:.4g}, kept in {best}")
         if self._events.lost:
             self._display.say(f"the callbacks were slower than the training: {self._events.lost:,} events were dropped")
 
@@ -246,14 +248,17 @@ class _Session:
 
     def _checkpoint(self) -> None:
         """Writes one if there is anything new; a full disk is said, and tried again next time."""
-        if self._meters.updates == self._first_update or is_simulated(self._config.device):
+        if self._model.version == self._written or is_simulated(self._config.device):
             return
         meters = self._meters
         try:
             with self._model.paused(_PAUSE_S):
-                progress = Progress(meters.env_steps, self._model.version, meters.time_s, meters.episode_return_mean)
+                returns = meters.returns
+                score = sum(returns) / len(returns) if len(returns) == RETURNS_KEPT else None
+                progress = Progress(meters.env_steps, self._model.version, meters.time_s, score, returns)
                 tensors = snapshot(self._model.network, self._model.optimiser)
             write_checkpoint(self._folder, self._config, progress, tensors, self._config.keep)
+            self._written = progress.updates
         except (OSError, TimeoutError) as error:
             self._display.say(f"checkpoint not written: {error}; those before it are kept")
 
@@ -283,25 +288,6 @@ def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:
         return checkpoint.progress
 
     return read_newest(folder, use)
-
-
-def _make_folder(config: TrainConfig) -> Path:
-    """Makes the run's folder; a resumed run goes on in its own.
-
-    Raises:
-      UsageError: it cannot be made.
-    """
-    if config.resume is not None:
-        return config.resume
-    now = datetime.datetime.now()
-    name = re.sub(r"[^\w.-]+", "-", config.env)
-    folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}"
-    check_out(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
-    return folder
 
 
 def _title(config: TrainConfig) -> str:
@@ -335,14 +321,3 @@ def _counts(config: TrainConfig) -> str:
         f" {config.trainers} trainers; t_max {config.t_max}, training batch from {config.min_training_batch},"
         f" prediction batch to {config.max_prediction_batch}"
     )
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Atomically: an interrupted resume must not cost the run its configuration."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)

@@ -111,6 +111,8 @@ class ActorGroup(ProcessGroup[ActorChannel]):
         self._training_queue = training_queue
         self._requests: PredictionQueue | None = None
         self._clocks: dict[ActorChannel, np.ndarray] = {}  # as last read
+        self._is_beginning = True  # until it is looked after
+        self._counted: set[ActorChannel] = set()  # in the training queue's capacity
         # Of actors that are gone, by why; a predictor may still add to the last.
         self._lost_rollouts: defaultdict[str, list[Unfinished]] = defaultdict(list)
 
@@ -129,11 +131,27 @@ class ActorGroup(ProcessGroup[ActorChannel]):
 
     def _opened(self, channel: ActorChannel) -> None:
         assert self._requests is not None
-        self._training_queue.add_capacity(self._capacity)
         self._requests.add(channel)
+        if self._is_beginning:
+            self._count(channel)
+
+    def look_after(self) -> None:
+        """See ``ProcessGroup``. Trainers wait for an actor that comes later from its first request on, not before."""
+        super().look_after()
+        with self._lock:
+            self._is_beginning = False
+            for record in self._records.values():
+                if record.channel.progress and record.channel not in self._counted:
+                    self._count(record.channel)
+
+    def _count(self, channel: ActorChannel) -> None:
+        self._counted.add(channel)
+        self._training_queue.add_capacity(self._capacity)
 
     def _lost(self, channel: ActorChannel, *, left: bool) -> None:
-        self._training_queue.add_capacity(-self._capacity)
+        if channel in self._counted:
+            self._counted.remove(channel)
+            self._training_queue.add_capacity(-self._capacity)
         self._clocks.pop(channel, None)
         self._lost_rollouts["actor left" if left else "actor replaced"].append(channel.unfinished)
 

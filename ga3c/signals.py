@@ -8,16 +8,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_ASKING = (signal.SIGINT, signal.SIGTERM)
+
+def asking() -> list[signal.Signals]:
+    """What asks a process to end: Ctrl-C, SIGTERM, and the end of its terminal, unless ``nohup`` has it ignored."""
+    hears_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_hangup else [])]
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first asks the run to stop, the next go to whom they went before. SIGCONT is noted."""
+    """Ctrl-C, SIGTERM and a terminal that goes: the first asks the run to stop, the next go to whom they went before.
+
+    SIGCONT is noted.
+    """
 
     def __init__(self) -> None:
         """Nothing is handled before ``handled`` is entered."""
         self.exitcode = 0  # 0 until a signal has come
         self._continued = False
+        self._asking = asking()
         self._before: dict[int, Any] = {}  # handlers
         # No lock, and so no threading.Event: the handler runs inside whatever the main thread is doing.
         self._asked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -27,7 +35,7 @@ class Signals:
         """Handles them while it lasts, once; outside of the main thread, which alone can, nothing is handled."""
         try:
             if threading.current_thread() is threading.main_thread():
-                for number in _ASKING:
+                for number in self._asking:
                     self._before[number] = signal.signal(number, self._handle)
                 self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
             yield
@@ -38,7 +46,7 @@ class Signals:
     def _handle(self, number: int, _: object) -> None:
         # The command line's own handlers end the process; the forkserver takes the actors with it. SIGCONT stays: given
         # back while it is pending (``timeout`` sends it after its own signal), it would raise in the main thread.
-        self._give_back(_ASKING)
+        self._give_back(self._asking)
         self.exitcode = 128 + number
         os.eventfd_write(self._asked_fd, 1)
 

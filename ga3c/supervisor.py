@@ -71,6 +71,7 @@ class ThreadGroup:
 
     def set_count(self, count: int) -> None:
         """Starts threads, or asks the newest to leave; they finish the batch in hand."""
+        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
         while len(self._threads) > count:
             thread, stop = self._threads.pop()
             stop.set()
@@ -234,7 +235,7 @@ class ProcessGroup(Generic[C]):
                 if channel.index < self._wanted:
                     self._start(channel.index)
                 return
-            deaths = 1 if channel.rollouts_completed else self._deaths.get(channel.index, 0) + 1
+            deaths = 0 if channel.rollouts_completed else self._deaths.get(channel.index, 0) + 1
             self._deaths[channel.index] = deaths
             if record.hung:
                 why = f"it did nothing for {self._timeout_s:g} s"

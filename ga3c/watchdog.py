@@ -39,6 +39,10 @@ def _watch(done: threading.Event, limit_s: float, doing: str) -> None:
         passed_s, looked_at = passed_s + min(now - looked_at, 2 * _LOOK_S), now
         if passed_s >= limit_s:
             try:
-                print(f"ga3c: {doing} has not ended in {limit_s:g} s", file=sys.stderr, flush=True)
+                print(
+                    f"ga3c: {doing} has not ended in {limit_s:g} s; --actor-timeout allows more",
+                    file=sys.stderr,
+                    flush=True,
+                )
             finally:
                 os._exit(1)

@@ -287,14 +287,16 @@ def test_make_vec_refuses_what_are_no_actions(actions, words):
     ("options", "words"),
     [
         ({"num_envs": 0}, "num_envs: got 0; 1 to 1024 would be right"),
+        ({"num_envs": "4"}, "num_envs: got '4'; 1 to 1024 would be right"),
         ({"frame_skips": 2}, "there is no option 'frame_skips'; nearest: frame_skip"),
         ({"frame_skip": 0}, "--frame-skip: got 0"),
         ({"actors": 2}, "there is no option 'actors'"),
+        ({"env": "CartPole-v1", "frame_skip": 8}, "--frame-skip: only Atari games have it, and CartPole-v1 is none"),
     ],
 )
 def test_make_vec_says_what_is_wrong(options, words):
     with pytest.raises(ga3c.UsageError, match=words):
-        ga3c.make_vec("Pong-v5", **options)
+        ga3c.make_vec(**{"env": "Pong-v5"} | options)
 
 
 def blocks(page):

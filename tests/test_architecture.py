@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "ga3c"
 # What each room may import of the package. A row names everything that is allowed, so that a new arrow is a decision.
 ALLOWED = {
     "__init__": {"api", "envs", "errors", "events", "policy"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
     "errors": set(),
     "returns": set(),
     "curves": {"errors"},
@@ -78,8 +78,9 @@ ALLOWED = {
     "display": {"bottleneck"},
     "run": {
         "a2c", "a3c", "build", "checkpoint", "config", "curves", "envs", "errors", "events", "forkserver", "ga3c",
-        "machine", "metrics", "model", "presets", "display", "recorder", "sampler", "signals", "system",
+        "folder", "machine", "metrics", "model", "display", "recorder", "sampler", "signals", "system",
     },
+    "folder": {"config", "errors", "presets"},
     "policy": {"checkpoint", "config", "device", "envs", "errors", "networks"},
     "export": {"choices", "envs", "errors", "policy"},
     "evaluate": {"envs", "policy", "statistics"},
@@ -104,7 +105,7 @@ ALLOWED = {
     "compare.options": {"choices", "compare.plan", "config", "device", "envs", "errors", "networks", "options"},
     "compare.grid": {
         "compare.cells", "compare.figures", "compare.options", "compare.plan", "compare.progress", "compare.record",
-        "errors", "machine",
+        "errors", "machine", "signals",
     },
     "compare.report": {"compare.cells", "compare.figures", "compare.record", "statistics"},
     "compare.chart_style": {"compare.cells", "compare.figures", "compare.report"},
@@ -118,7 +119,7 @@ ALLOWED = {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
         "errors", "options", "display",
     },
-    "resolve": {"choices", "config", "curves", "device", "envs", "options", "presets", "watchdog"},
+    "resolve": {"choices", "config", "curves", "device", "envs", "errors", "options", "presets", "watchdog"},
     "report": {"report.command"},
     "report.runs": {"config", "curves", "envs", "errors", "statistics"},
     "report.style": set(),
@@ -145,7 +146,7 @@ ALLOWED = {
         "choices", "compare", "config", "curves", "device", "display", "envs", "errors", "export", "latency", "launch",
         "networks", "options", "play", "report", "resolve", "scores", "tune",
     },
-    "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "resolve"},
+    "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "presets", "resolve"},
 }  # fmt: skip
 WITHOUT_TORCH = [
     "__init__", "actor", "agents", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs",

@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from ga3c.checkpoint import Progress, load_network, load_optimiser, read_checkpoint, read_newest, write_checkpoint
+from ga3c.checkpoint import (
+    FORMAT,
+    Progress,
+    _digest,
+    load_network,
+    load_optimiser,
+    read_checkpoint,
+    read_newest,
+    write_checkpoint,
+)
 from ga3c.cli import run
 from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.errors import UsageError
@@ -129,6 +138,7 @@ TABLE = [
     (["play", ".", "--seed", "-1"], None, "--seed: got -1"),
     ([*TRAIN, "--record-every", "0"], None, "--record-every: got 0"),
     (["tune", "--record-every", "5"], None, "--record-every is not of ga3c tune's"),
+    (["tune", "--dynamic"], None, "--dynamic is not of ga3c tune's; leave it out"),
     # what there is not
     (["train", "Pnog-v5"], None, "nearest: Pong-v5"),
     (["train", "ALE/Pnog-v5"], None, "nearest"),
@@ -161,7 +171,6 @@ TABLE = [
     ([*TRAIN, "--mode", "a2c", "--predictors", "2"], None, "--predictors: got 2, but mode a2c does not use it"),
     ([*TRAIN, "--mode", "a3c", "--envs-per-actor", "4"], None, "but mode a3c does not use it"),
     ([*TRAIN, "--mode", "a2c", "--actors", "2"], None, "--actors: got 2, but mode a2c does not use it"),
-    ([*TRAIN, "--mode", "a2c", "--actor-timeout", "9"], None, "but mode a2c does not use it"),
     ([*TRAIN, "--mode", "a3c", "--min-training-batch", "9"], None, "but mode a3c does not use it"),
     ([*TRAIN, "--actor-diversity"], None, "but mode ga3c does not use it"),
     ([*TRAIN, "--device", "simulated:titan-x-maxwell"], None, "has no curve for network mlp"),
@@ -173,6 +182,9 @@ TABLE = [
     (["compare", "--minutes-each", "0.01"], None, "--minutes-each: got 0.01; at least"),
     # folders and files
     ([*TRAIN, "--out", "run"], a_run, "--out: run holds a run already; --resume run would go on with it"),
+    ([*TRAIN, "--out", "run"], a_run_without_checkpoint, "stopped before its first update, so another folder would"),
+    (["train", "--resume", "run", "--out", "b"], a_run, "--out: got b beside --resume; a resumed run goes on in its"),
+    (["train", "--resume", "run", "--preset", "paper"], a_run, "--preset: got paper beside --resume; a resumed run"),
     ([*TRAIN, "--out", "file"], no_checkpoint, "--out: file cannot be written to"),
     ([*TRAIN, "--out", "/proc/nowhere/run"], None, "cannot be written to"),
     (["train", "--resume", "nowhere"], None, "--resume: nowhere does not exist"),
@@ -183,7 +195,7 @@ TABLE = [
     (["eval", "nowhere"], None, "nowhere does not exist; a run's folder or a checkpoint would be right"),
     (["eval", "."], None, "holds no checkpoint"),
     (["eval", "file"], no_checkpoint, "file cannot be read as a checkpoint"),
-    (["eval", "file"], a_newer_checkpoint, "file has checkpoint format 99; this version of ga3c reads 1"),
+    (["eval", "file"], a_newer_checkpoint, "file has checkpoint format 99; this version of ga3c reads 2"),
     (["eval", "run"], a_run, "holds the weights of another network"),
     (["eval", "run", "./run"], a_run, "got the run of run more than once; each run once would"),
     (["eval", "run", "run/checkpoint-000000000010.safetensors"], a_run, "the run of run more than once"),
@@ -291,15 +303,27 @@ def test_whatever_is_in_config_json_it_is_read_or_refused_with_its_name(tmp_path
     refused_with_its_name(read_config, tmp_path, "config.json")
 
 
-WHOLE = save(
-    {
-        "network.weight": torch.zeros(1, 2),
-        "optimiser.0.step": torch.zeros(()),
-        "optimiser.0.exp_avg": torch.zeros(1, 2),
-        "optimiser.0.exp_avg_sq": torch.zeros(1, 2),
-    },
-    {"format": "1", "config": json.dumps(TrainConfig().to_json()), "env_steps": "5", "updates": "1", "time_s": "1.5"},
-)
+def signed(tensors, metadata):
+    """A file as ``write_checkpoint`` would write it."""
+    return save(tensors, metadata | {"sha256": _digest(metadata, tensors)})
+
+
+TENSORS = {
+    "network.weight": torch.zeros(1, 2),
+    "optimiser.0.step": torch.zeros(()),
+    "optimiser.0.exp_avg": torch.zeros(1, 2),
+    "optimiser.0.exp_avg_sq": torch.zeros(1, 2),
+}
+METADATA = {
+    "format": str(FORMAT),
+    "config": json.dumps(TrainConfig().to_json()),
+    "env_steps": "5",
+    "updates": "1",
+    "time_s": "1.5",
+    "score": "",
+    "returns": "[1.0]",
+}
+WHOLE = signed(TENSORS, METADATA)
 
 
 @QUIET
@@ -311,38 +335,53 @@ def test_of_whatever_is_in_the_metrics_whole_lines_stay_and_a_torn_one_goes(tmp_
     assert path.read_bytes() == whole
 
 
-@QUIET
-@given(at=st.integers(0, len(WHOLE) - 1), byte=st.integers(0, 255))
-def test_a_resume_from_a_checkpoint_with_a_wrong_byte_loads_it_or_says_so(tmp_path, at, byte):
+def read_what_was_written(path):
+    """What is left of WHOLE says what it said: a space in its header may have become another."""
+    found = read_checkpoint(path)
+    assert found.progress == Progress(5, 1, 1.5, None, (1.0,))
+    assert found.config == TrainConfig()
+    read = {f"network.{name}": tensor for name, tensor in found.network.items()}
+    read |= {f"optimiser.{name}": tensor for name, tensor in found.optimiser.items()}
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_a_checkpoint_that_is_whole_is_read(tmp_path):
     path = tmp_path / "checkpoint-000000000005.safetensors"
-    path.write_bytes(WHOLE[:at] + bytes([byte]) + WHOLE[at + 1 :])
+    path.write_bytes(WHOLE)
     network = torch.nn.Linear(2, 1, bias=False)
     optimiser = build_optimiser("adam", network.parameters(), 1e-3, 0.99, 1e-5)
-
-    def use(checkpoint, path):
-        load_network(checkpoint, network, path)
-        load_optimiser(checkpoint, optimiser, path)
-
-    refused_with_its_name(lambda path: read_newest(path, use), path, path.name)
+    checkpoint = read_checkpoint(path)
+    load_network(checkpoint, network, path)
+    load_optimiser(checkpoint, optimiser, path)
+    assert not network.weight.any()
 
 
 @QUIET
 @given(cut=st.integers(0, len(WHOLE)), at=st.integers(0, len(WHOLE) - 1), byte=st.integers(0, 255))
-def test_a_checkpoint_with_any_byte_wrong_or_missing_is_read_or_refused_with_its_name(tmp_path, cut, at, byte):
+def test_a_checkpoint_with_any_byte_wrong_or_missing_is_refused_with_its_name(tmp_path, cut, at, byte):
     path = tmp_path / "checkpoint-000000000005.safetensors"
     for content in (WHOLE[:cut], WHOLE[:at] + bytes([byte]) + WHOLE[at + 1 :]):
         path.write_bytes(content)
-        refused_with_its_name(read_checkpoint, path, path.name)
+        refused_with_its_name(read_what_was_written, path, path.name)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_bit_that_a_disk_has_lost_in_the_weights_is_found(tmp_path, bit):
+    path = tmp_path / "checkpoint-000000000005.safetensors"
+    path.write_bytes(WHOLE[:-1] + bytes([WHOLE[-1] ^ 1 << bit]))
+    with pytest.raises(UsageError, match=f"{path.name} is damaged: its checksum"):
+        read_newest(tmp_path, lambda *_: None)
 
 
 @QUIET
 @given(
     st.dictionaries(
-        st.sampled_from(["format", "config", "env_steps", "updates", "time_s", "score"]),
+        st.sampled_from(["config", "env_steps", "updates", "time_s", "score", "returns"]),
         st.text(max_size=10) | JSON.map(json.dumps),
     )
 )
 def test_whatever_a_checkpoint_says_of_itself_it_is_read_or_refused_with_its_name(tmp_path, metadata):
     path = tmp_path / "checkpoint-000000000005.safetensors"
-    path.write_bytes(save({"network.weight": torch.zeros(2)}, metadata))
+    path.write_bytes(signed({"network.weight": torch.zeros(2)}, METADATA | metadata))
     refused_with_its_name(read_checkpoint, path, path.name)

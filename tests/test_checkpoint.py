@@ -40,7 +40,9 @@ def trained(name="adam", seed=0, kind="mlp"):
 
 def write(folder, network, optimiser, steps=100, keep=3, score=None):
     config = TrainConfig(env="CartPole-v1")
-    return write_checkpoint(folder, config, Progress(steps, 3, 1.5, score), snapshot(network, optimiser), keep)
+    return write_checkpoint(
+        folder, config, Progress(steps, 3, 1.5, score, (7.0, 9.5)), snapshot(network, optimiser), keep
+    )
 
 
 @pytest.mark.parametrize("kind", ["mlp", "small"])
@@ -69,7 +71,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name, kind):
 
 def test_counts_and_configuration_come_back(tmp_path):
     checkpoint = read_checkpoint(write(tmp_path, *trained(), steps=123))
-    assert checkpoint.progress == Progress(123, 3, 1.5)
+    assert checkpoint.progress == Progress(123, 3, 1.5, None, (7.0, 9.5))
     assert checkpoint.config == dataclasses.replace(TrainConfig(), env="CartPole-v1")
 
 

@@ -30,6 +30,9 @@ def test_a_recorded_forward_pass_gives_what_a_plain_one_gives(precision, count):
         states = frames(count, seed)
         ours, theirs = recorded.predict(states).values, plain.predict(states).values
         np.testing.assert_allclose(ours, theirs, rtol=2e-2 if precision == "bf16" else 1e-3, atol=1e-2)
+    assert recorded.refusal() is None
+    with recorded._order.predicting():
+        assert (recorded._recordings.find(count) is not None) == (count <= 512)
 
 
 def test_a_replay_sees_the_weights_of_the_last_update():
@@ -103,4 +106,5 @@ def test_states_cross_once_and_are_trained_on_as_they_were_predicted_for():
         model.predict(torch.from_numpy(slab.observations[1, step]), [Place(slab, 1, step)])
     recalled = model.recall([Rollouts(slab, 1, lambda _: None)])
     assert recalled.is_cuda
+    torch.cuda.synchronize()  # it was gathered in a stream of its own
     np.testing.assert_array_equal(recalled.cpu().numpy(), slab.observations[1].reshape(-1, *IMAGES))

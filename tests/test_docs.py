@@ -1,8 +1,8 @@
 """What README.md and docs/ say: every command and every block of Python is run, and whatever they name is there.
 
-A command that takes long is cut short by options at its end; one that takes minutes whatever they are is only checked;
-what cannot be run inside a test is skipped, with the reason. A command that no rule knows fails. A block of Python that
-begins with a file's name in a comment is that file.
+A command that takes long is cut short by options at its end; one that takes a minute even so is run where pytest is
+given ``--long``, and its options are checked everywhere; what cannot be run inside a test is skipped, with the reason.
+A command that no rule knows fails. A block of Python that begins with a file's name in a comment is that file.
 """
 
 import contextlib
@@ -46,12 +46,13 @@ class Rule(NamedTuple):
     """
 
     pattern: str
-    do: Literal["first", "run", "check", "skip"]
+    do: Literal["first", "run", "long", "check", "skip"]
     words: str = ""
 
 
 COMPARED = "--modes ga3c --networks small --repeats 1 --warm-up-s 0 --minutes-each 0.2"
-MINUTES = "measures for minutes, whatever its options"
+MINUTES = "measures for many minutes, whatever its options"
+ONCE = "--warm-up-s 0 --repeats 1 --record record.jsonl"
 RULES = [  # the first that fits counts
     Rule("ga3c export *", "first"),
     Rule("ga3c train CartPole-v1 * --out runs/cart-?", "first", "--total-steps 3000"),
@@ -67,7 +68,15 @@ RULES = [  # the first that fits counts
     Rule("ga3c tune", "run", "--minutes 0.25"),
     Rule("ga3c compare --quick", "run", COMPARED),
     Rule("ga3c compare --plot-only *", "run"),
-    Rule("ga3c compare *", "check", MINUTES),
+    Rule("ga3c compare *", "long", COMPARED),
+    Rule("python benchmarks/throughput.py*", "long", f"--seconds 4 --no-limit {ONCE}"),
+    Rule("python benchmarks/limits.py*", "long", "--seconds 0.1 --record record.jsonl"),
+    Rule("python benchmarks/a3c.py*", "long", f"--workers 1 --seconds 4 {ONCE}"),
+    Rule("python benchmarks/simulated.py*", "long", f"--seconds 4 {ONCE}"),
+    Rule("python benchmarks/dynamic.py*", "long", "--minutes 0.5 --record record.jsonl"),
+    Rule("python benchmarks/footprint.py*", "long", "--repeats 1 --seconds 1 --record record.jsonl"),
+    Rule("python benchmarks/soak.py --interrupts *", "long", "--interrupts 1 --record record.jsonl"),
+    Rule("python benchmarks/soak.py --crashes *", "long", "--crashes 1 --record record.jsonl"),
     Rule("python benchmarks/*", "check", MINUTES),
     Rule("make train*", "skip", "builds a virtual environment; what it starts, ga3c train, is run"),
     Rule("make test*", "skip", "is what runs this test"),
@@ -119,7 +128,7 @@ PYTHON = [
 
 def lines_to(do):
     """Lines whose commands are all known, and of which the one that can do least is to be treated so."""
-    order, found = ["first", "run", "check", "skip"], []
+    order, found = ["first", "run", "long", "check", "skip"], []
     for line, page in sorted(LINES.items(), key=lambda item: item[1]):
         rules = rules_of(line)
         if None not in rules and max(order.index(rule.do) for rule in rules) == order.index(do):
@@ -128,15 +137,15 @@ def lines_to(do):
 
 
 def scripts():
-    """Benchmarks that are only checked, with the lines that name them."""
+    """Benchmarks, with the lines that name them."""
     found = {}
-    for param in lines_to("check"):
+    for param in [*lines_to("long"), *lines_to("check")]:
         for script in re.findall(r"benchmarks/\w+\.py", param.values[0]):
             found.setdefault(script, []).append(param.values[0])
     return [pytest.param(script, lines, id=script) for script, lines in found.items()]
 
 
-def run_as_typed(line):
+def run_as_typed(line, timeout=110):
     """Runs what is typed, in this folder; within this process where that can be: it has loaded what takes seconds."""
     if line.startswith("ga3c ") and not re.search(r"[|<>$*?]", line):
         code = 0
@@ -146,7 +155,7 @@ def run_as_typed(line):
         return
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", line], env=environment, check=True, timeout=110)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", line], env=environment, check=True, timeout=timeout)
 
 
 def cut(line):
@@ -167,7 +176,8 @@ def home(tmp_path_factory):
     shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
     folder = shared / "reader"
     with FileLock(shared / "reader.lock"):
-        if not folder.exists():
+        if not (folder / "outcomes.json").exists():  # written last
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             with contextlib.chdir(folder):
                 _do_what_comes_first()
@@ -233,7 +243,17 @@ def test_a_command_of_the_docs_does_what_it_should(capfd, line):
         assert capfd.readouterr().out
 
 
-@pytest.mark.parametrize("line", [param for param in lines_to("check") if param.values[0].startswith("ga3c compare")])
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("line", lines_to("long"))
+@pytest.mark.usefixtures("reader")
+def test_a_command_that_takes_minutes_does_what_it_should(capfd, line):
+    for command in cut(line):
+        run_as_typed(command, timeout=800)
+        assert capfd.readouterr().out
+
+
+@pytest.mark.parametrize("line", [param for param in lines_to("long") if param.values[0].startswith("ga3c compare")])
 def test_a_comparison_of_minutes_could_begin(line):
     options, rest = parse_known(CompareOptions, shlex.split(line)[2:], "ga3c compare")
     assert resolve(options, rest).minutes_each > 0

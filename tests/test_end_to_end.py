@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from ga3c.checkpoint import read_checkpoint
+from ga3c.config import TrainConfig
+from ga3c.folder import make_folder
 from tests.running import SMALL, STOP_S, finish, ga3c, metrics, roles, wait_for, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("no_process_and_no_shared_memory_is_left")
@@ -70,12 +73,35 @@ def test_ctrl_c_stops_a_run_and_resume_goes_on(tmp_path):
     assert [totals["resumed_steps"] for totals in metrics(folder, "totals")] == [0, before["env_steps"]]
 
 
-def test_sigterm_ends_with_143_and_a_checkpoint(tmp_path):
-    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_sigterm_and_a_terminal_that_goes_end_a_run_with_a_checkpoint(tmp_path, number, code):
+    process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False, start_new_session=True)
     wait_for_training(tmp_path / "run", process)
+    os.killpg(process.pid, number)
+    assert finish(process, timeout=STOP_S).returncode == code, process.err
+    assert "resume with: ga3c train --resume run" in process.out
+    assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))
+
+
+def test_a_run_has_its_folder_to_itself_and_nothing_in_dev_shm(tmp_path):
+    process = ga3c("train", "CartPole-v1", "--out", "run", "--checkpoint-every", 1, *SMALL, cwd=tmp_path, wait=False)
+    wait_for_training(tmp_path / "run", process)
+    for pid in roles(tmp_path):
+        assert "/dev/shm" not in (Path("/proc") / str(pid) / "maps").read_text()
+    assert wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*.safetensors")))
+    second = ga3c("train", "--resume", "run", cwd=tmp_path)
+    assert second.returncode == 2
+    assert second.err == "ga3c: --resume: another run writes to run now; another folder would be right\n"
     process.terminate()
     assert finish(process, timeout=STOP_S).returncode == 143
-    assert list((tmp_path / "run").glob("checkpoint-*.safetensors"))
+    assert len(metrics(tmp_path / "run", "totals")) == 1
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {make_folder(TrainConfig()) for _ in range(5)}
+    assert len(folders) == 5
+    assert all(folder.is_dir() for folder in folders)
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
@@ -86,6 +112,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     os.kill(process.pid, signal.SIGCONT)
     assert finish(process, timeout=STOP_S).returncode in (130, 143)
+    assert "stopped after" not in process.out
 
 
 @pytest.mark.parametrize("victim", ["ga3c: learner", "ga3c: forkserver"])
@@ -93,9 +120,10 @@ def test_nothing_is_left_of_a_run_whose_learner_or_forkserver_is_killed(tmp_path
     process = ga3c("train", "CartPole-v1", "--out", "run", *SMALL, cwd=tmp_path, wait=False)
     wait_for_training(tmp_path / "run", process)
     os.kill(next(pid for pid, title in roles(tmp_path).items() if title == victim), signal.SIGKILL)
-    code = finish(process, timeout=15).returncode
+    code = process.wait(STOP_S)  # and not for the end of its output, which the others have too
     assert code == (-9 if victim == "ga3c: learner" else 1)
-    assert wait_for(lambda: not roles(tmp_path), timeout=3), roles(tmp_path)
+    assert wait_for(lambda: not roles(tmp_path), timeout=2), roles(tmp_path)
+    finish(process)
 
 
 def test_an_exception_in_an_actor_ends_the_run_with_its_name_and_traceback(tmp_path):

@@ -1,4 +1,5 @@
 import sys
+import types
 
 import pytest
 import torch
@@ -179,3 +180,12 @@ def test_whatever_a_users_network_computes_with_is_counted():
             return product[:, :2], product[:, 2]
 
     assert cost(Attention(), torch.zeros(1, 4), 2) == (32, pytest.approx(2 * 2 * 4 * 8 / 1e6))
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)])
+def test_a_network_that_trains_and_plays_differently_is_refused(monkeypatch, layer):
+    module = types.ModuleType("two_faced")
+    module.make = lambda shape, actions: torch.nn.Sequential(torch.nn.Linear(4, 4), layer)
+    monkeypatch.setitem(sys.modules, "two_faced", module)
+    with pytest.raises(UsageError, match=rf"'two_faced:make' has a {type(layer).__name__}, which trains and plays"):
+        build_network("two_faced:make", (4,), 2, "orthogonal")

@@ -1,6 +1,14 @@
+import contextlib
+import fcntl
 import io
 import os
+import pty
+import select
 import signal
+import struct
+import subprocess
+import sys
+import termios
 
 import av
 import numpy as np
@@ -20,7 +28,7 @@ from ga3c.play.game import Moment
 from ga3c.play.live import half_blocks, screen
 from ga3c.play.picture import _CHOSEN, Painter
 from ga3c.recorder import Recorder
-from tests.running import SMALL, STOP_S, finish, roles, wait_for
+from tests.running import ROOT, SMALL, STOP_S, finish, roles, wait_for
 from tests.running import ga3c as command
 
 BROWN = (144, 72, 17)  # Pong's background
@@ -41,6 +49,8 @@ def frames(path):
     with av.open(path) as film:
         stream = film.streams.video[0]
         pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        context = stream.codec_context
+        assert (context.colorspace, context.color_range) == (6, 1), "players guess how colours are coded"
         return (stream.codec.name, stream.pix_fmt, float(stream.average_rate)), pictures
 
 
@@ -66,7 +76,7 @@ def test_a_film_of_pong_has_its_colours_and_its_speed(tmp_path, capsys):
 
 def test_a_gif_has_exact_colours_and_lasts_as_long_as_the_play_that_it_explains(tmp_path):
     out = tmp_path / "film.gif"
-    assert run(["play", str(an_agent(tmp_path)), "--seconds", "2", "--fps", "15", "--explain", "--out", str(out)]) == 0
+    assert run(["play", str(an_agent(tmp_path)), "--seconds", "1", "--fps", "30", "--explain", "--out", str(out)]) == 0
     with Image.open(out) as film:
         assert film.n_frames == 30
         assert film.size == (320 + 244, 420)
@@ -76,7 +86,7 @@ def test_a_gif_has_exact_colours_and_lasts_as_long_as_the_play_that_it_explains(
             lasts += film.info["duration"]
             picture = film.convert("RGB")
             panels.add(picture.crop((320, 0, 564, 420)).tobytes())
-    assert lasts == 2000
+    assert lasts == 1000
     assert picture.getpixel((10, 200)) == BROWN
     assert len(panels) == 30  # the line of the values moves
 
@@ -147,6 +157,29 @@ def test_the_terminal_shows_two_pixels_a_character_in_the_games_colours():
         show(Moment(frame, np.float32([0.25, 0.75]), 1.5, 1, 2.0))
     assert "38;2;144;72;17;48;2;144;72;17m▀" in out.getvalue()
     assert "score 2   V(s) +1.50   DOWN 75%" in out.getvalue()
+
+
+def test_a_game_is_shown_in_a_terminal_until_ctrl_c(tmp_path):
+    path = an_agent(tmp_path)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = [sys.executable, "-m", "ga3c", "play", str(path), "--live", "--device", "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"score") < 20:
+            assert select.select([ours], [], [], STOP_S)[0], shown[-500:]
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # its end
+            while text := os.read(ours, 65536):
+                shown += text
+        assert process.wait(STOP_S) == 130
+    os.close(ours)
+    assert b"38;2;144;72;17m" in shown or b"48;2;144;72;17m" in shown, "Pong's brown"
+    assert b"Traceback" not in shown
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_ctrl_c_keeps_what_was_filmed(tmp_path):

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ga3c.cli import run
 from ga3c.compare.figures import speed_ups
 from ga3c.compare.record import read_records
 from ga3c.config import TrainConfig
+from ga3c.film import filming
 from ga3c.report import page
 from ga3c.report.runs import read_run
 from tests.fake_comparison import grid_rows, learning, rows
@@ -109,7 +111,7 @@ def test_runs_of_two_seeds_are_one_curve_with_a_band_over_minutes_and_over_frame
     assert [trace["visible"] for trace in named] == [True, False]
     assert any(trace.get("fill") == "tonexty" for trace in traces)
     both = [read_run(folder / name, name) for name in ("seed-1", "seed-2")]
-    last = named[1]["x"][-1] * 1e6
+    last = named[1]["x"][-1]
     assert last == pytest.approx(min(one.rates[-1]["frames"] for one in both))
     for one in both:
         assert f"{one.best_score:,.4g}" in text
@@ -186,6 +188,16 @@ def test_what_a_resume_has_taken_back_is_left_out(folder):
     assert found == sorted(found, key=lambda line: line["time_s"])
 
 
+@pytest.mark.parametrize(("games", "best"), [(150, 30.0), (60, 20.0)])
+def test_a_lucky_first_game_is_no_best_score(tmp_path, games, best):
+    lines = [{"kind": "episode", "time_s": float(n), "return": 1.0, "length": 5} for n in range(games)]
+    for time_s, mean in ((1.0, 500.0), (120.0, 30.0), (140.0, 20.0)):
+        lines.append({"kind": "rates", "time_s": time_s, "env_steps": 5, "frames": 5, "episode_return_mean": mean})
+    (tmp_path / "config.json").write_text(json.dumps(TrainConfig().to_json()))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(tmp_path, "run").best_score == best
+
+
 def test_clips_lie_in_the_page_as_far_as_they_fit(folder, monkeypatch):
     clips = folder / "seed-1" / "clips"
     clips.mkdir()
@@ -246,7 +258,12 @@ def test_scores_a_grid_failures_and_a_simulated_device_of_a_comparison_are_told(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the report in")
 def test_the_page_opens_in_a_browser_without_an_error_and_without_a_network(folder, tmp_path):
+    (folder / "seed-1" / "clips").mkdir()
+    with filming(folder / "seed-1" / "clips" / "clip-000000000100.mp4", 15) as add:
+        for grey in range(0, 200, 20):
+            add(Image.new("RGB", (160, 210), (grey, grey, 90)))
     text = report("seed-1", "seed-2", COMPARISON)
+    assert "<video" in text
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", text)
     charts = re.findall(r'id="(chart-\d+-\d+)"', text)
     assert len(charts) == len(set(charts)) > 15
@@ -264,6 +281,8 @@ def test_the_page_opens_in_a_browser_without_an_error_and_without_a_network(fold
     assert drawn.count('class="scatterlayer') + drawn.count('class="barlayer') >= len(charts)
     assert drawn.count('class="point"') > 20  # bars
     assert drawn.count('class="js-line"') > 20
+    assert drawn.count("log x") >= 1, "a button for a logarithmic axis"
+    assert drawn.count("log y") > 5
 
 
 def test_a_browser_tells_what_a_page_gets_wrong(tmp_path):

@@ -1,7 +1,7 @@
 import os
 import signal
 
-from ga3c.signals import Signals
+from ga3c.signals import Signals, asking
 
 
 def test_a_signal_and_the_word_to_go_on_can_come_together():
@@ -15,3 +15,12 @@ def test_a_signal_and_the_word_to_go_on_can_come_together():
         assert signals.wait(20)
         assert signals.exitcode == 128 + signal.SIGINT
         assert signals.was_continued()
+
+
+def test_a_terminal_that_goes_is_heard_unless_nohup_has_it_ignored():
+    assert signal.SIGHUP in asking()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert asking() == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -134,3 +134,12 @@ def test_an_agents_scores_are_told_by_game_and_over_those_whose_references_are_k
     plain = agent.to_json()
     assert plain["games"]["Pong-v5"]["runs"] == 2
     assert plain["human_normalised"]["games"] == 2
+
+
+def test_whoever_has_other_settings_in_another_game_is_another_agent():
+    slow, fast = (dataclasses.replace(PONG, learning_rate=rate) for rate in (1e-4, 1e-2))
+    elsewhere = dataclasses.replace(fast, env="Breakout-v5")
+    agents = score_agents([Score(slow, 18.0, 1.0), Score(fast, 20.0, 1.1), Score(elsewhere, 60.0, 2.0)])
+    assert [set(agent.games) for agent in agents] == [{"Pong-v5"}, {"Pong-v5", "Breakout-v5"}]
+    assert [agent.agent.rpartition(", ")[2] for agent in agents] == ["learning rate 0.0001", "learning rate 0.01"]
+    assert len(score_agents([Score(slow, 18.0, 1.0), Score(elsewhere, 60.0, 2.0)])) == 2

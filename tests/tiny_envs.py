@@ -1,5 +1,7 @@
 """Tiny environments whose returns are known in closed form, registered with Gymnasium when this module is imported."""
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -157,6 +159,23 @@ class HangsOnce(Identity):
         return super().step(action)
 
 
+class KillsItself(Identity):
+    """Takes its process with it in its third step: in the middle of a rollout, a segment in hand."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self._t == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+class SlowToMake(Identity):
+    """Takes a minute to make where there is a file ``slow``."""
+
+    def __init__(self) -> None:
+        if Path("slow").exists():
+            time.sleep(60)
+
+
 def _first_time(name: str) -> bool:
     try:
         Path(name).touch(exist_ok=False)
@@ -173,6 +192,6 @@ class Continuous(TerminalReward):
 
 for _name in (
     "TerminalReward", "Drawn", "OnlyTruncation", "Identity", "ImageIdentity", "Raises", "NanState", "WrongShape",
-    "WrongDtype", "OutOfRange", "NanReward", "FailsOnce", "HangsOnce", "Continuous",
+    "WrongDtype", "OutOfRange", "NanReward", "FailsOnce", "HangsOnce", "KillsItself", "SlowToMake", "Continuous",
 ):  # fmt: skip
     gymnasium.register(f"{_name}-v0", entry_point=f"{__name__}:{_name}")

@@ -145,12 +145,13 @@ class Zmq:
     """pyzmq: a ROUTER, and a DEALER an actor, over ipc."""
 
     def __init__(self, actors):
+        import zmq
+
+        self.zmq = zmq  # here, and not in each actor: an import takes longer than what is measured
         self.address = f"ipc://{tempfile.mkdtemp()}/router"
 
     def serve(self):
-        import zmq
-
-        self.zmq = zmq
+        zmq = self.zmq
         self.router = zmq.Context().socket(zmq.ROUTER)
         self.router.bind(self.address)
 
@@ -168,8 +169,7 @@ class Zmq:
         self.router.send_multipart([b"a" + index.to_bytes(2, "little"), REPLY])
 
     def act(self, index):
-        import zmq
-
+        zmq = self.zmq
         self.dealer = zmq.Context().socket(zmq.DEALER)
         self.dealer.setsockopt(zmq.IDENTITY, b"a" + index.to_bytes(2, "little"))
         self.dealer.connect(self.address)

@@ -87,7 +87,7 @@ def run_train(arguments: list[str], limit_s: float, watch: Watch) -> str | None:
     Returns:
       None, or what it said when it failed.
     """
-    command = [sys.executable, "-m", "ga3c", "train", *arguments]
+    command = [sys.executable, "-P", "-m", "ga3c", "train", *arguments]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         # A process group of its own: the terminal's Ctrl-C comes to this process alone, which passes it on once.
         process = subprocess.Popen(

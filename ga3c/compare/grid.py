@@ -33,6 +33,7 @@ from ga3c.compare.progress import GridProgress
 from ga3c.compare.record import Record
 from ga3c.errors import UsageError
 from ga3c.machine import commit, machine, versions
+from ga3c.signals import asking
 
 _LATE_S = 120.0  # over its minutes, after which a run is taken to hang
 
@@ -56,7 +57,7 @@ def compare(what: Comparison, folder: Path, *, keep_runs: bool = False, runner: 
 
     Raises:
       UsageError: the folder cannot be written to, or holds another comparison.
-      Stopped: SIGINT or SIGTERM came.
+      Stopped: a signal asked to end.
     """
     record = Record(folder)
     facts: Row = {**commit("benchmarks/results"), "machine": machine(), "versions": versions()}
@@ -68,12 +69,12 @@ def compare(what: Comparison, folder: Path, *, keep_runs: bool = False, runner: 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Both signals raise ``Stopped`` in the main thread while it lasts."""
+    """A signal that asks to end raises ``Stopped`` in the main thread while it lasts."""
 
     def stop(number: int, _: object) -> None:
         raise Stopped(number)
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, stop) for number in asking()}
     try:
         yield
     finally:

@@ -93,7 +93,7 @@ def play(options: PlayOptions) -> int:
         film, add, show = None, None, None
         if options.out is not None or not options.live:
             film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
-            check_film(film)
+            check_film(film, fps)
             add = stack.enter_context(filming(film, fps))
             scale = options.scale or default_scale(len(first.frame))
             painter = Painter(names, scale=scale, explain=options.explain)
@@ -140,7 +140,7 @@ def _check(options: PlayOptions) -> None:
             raise UsageError(f"--{name}: got {value}; {smallest:g} to {largest:g} would be right")
     check_extra("play")
     if options.out is not None:
-        check_film(options.out)
+        check_film(options.out, options.fps or 1.0)
     elif options.live and options.explain:
         raise UsageError("--explain draws in a film, and --live alone writes none; --out FILE would write one too")
     if options.live and not sys.stdout.isatty():

@@ -29,7 +29,9 @@ def screen(actions: list[str], console: Console | None = None) -> Iterator[Calla
             size = max(1, round(frame.width * scale)), max(2, round(frame.height * scale) // 2 * 2)
             words = Text(
                 f"score {moment.score:g}   V(s) {moment.value:+.2f}   {actions[moment.action]}"
-                f" {moment.probabilities[moment.action]:.0%}"
+                f" {moment.probabilities[moment.action]:.0%}",
+                no_wrap=True,
+                overflow="ellipsis",
             )
             live.update(Group(half_blocks(frame.resize(size, Image.Resampling.BOX)), words), refresh=True)
 

@@ -26,8 +26,9 @@ from ga3c.windows import bin_edges, histogram, role_shares, shares
 Groups = Sequence[Group[Run]]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-_SCALES = {"minutes": ("time_s", 60.0, "minutes of training"), "frames": ("frames", 1e6, "frames (millions)")}
-_MINUTES = _SCALES["minutes"]
+# Of the axes along which scores are drawn: name in the windows, divisor, words.
+SCALES = {"minutes": ("time_s", 60.0, "minutes of training"), "frames": ("frames", 1.0, "frames")}
+_MINUTES = SCALES["minutes"]
 # Words, mean of a window, its histogram, and the unit.
 QUEUES = (
     ("prediction queue", "prediction_queue_depth", "prediction_queue_histogram", "requests that wait"),
@@ -56,7 +57,7 @@ def _learning_of(env: str, groups: Groups) -> Chart | None:
     if not own:
         return None
     alternatives = {}
-    for words, (x, divisor, title) in _SCALES.items():
+    for words, (x, divisor, title) in SCALES.items():
         figure = new_figure(title, "return, mean of the last 100 games", height=HEIGHT + 100)
         for style, group, runs in own:
             add_curves(figure, [run.curve(x, "episode_return_mean") for run in runs], divisor, style, group.agent)

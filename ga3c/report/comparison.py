@@ -22,7 +22,7 @@ from ga3c.compare.figures import (
     with_scores,
 )
 from ga3c.compare.report import RATES, caption, differences
-from ga3c.report.charts import QUEUES, add_curves, bars, present
+from ga3c.report.charts import QUEUES, SCALES, add_curves, bars, present
 from ga3c.report.page import Section, Table, Tile
 from ga3c.report.style import (
     HEIGHT,
@@ -166,10 +166,7 @@ def _scores(rows: Sequence[Row], styles: dict[str, Series]) -> list[Chart]:
     for network in networks(found):
         own = [row for row in found if row["cell"]["network"] == network]
         drawn = {}
-        for words, name, divisor, unit in (
-            ("minutes", "time_s", 60.0, "minutes of training"),
-            ("frames", "frames", 1e6, "frames (millions)"),
-        ):
+        for words, (name, divisor, unit) in SCALES.items():
             figure = new_figure(unit, "return, mean of the last 100 games", height=HEIGHT + 60)
             for title in labels(own):
                 curves = [curve(row, name) for row in own if label(row) == title]

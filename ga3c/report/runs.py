@@ -1,6 +1,7 @@
 """What a run's folder tells. What is damaged is left out and said; a run may be going on meanwhile."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ Line = dict[str, Any]
 
 _CLIPS = ("*.mp4", "*.gif")
 _LARGEST = 1e300  # what is larger is no figure of a run
+_GAMES = 100  # in the mean that is a score, once there were so many
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Run:
       rates: its windows, in order; what a resume has taken back is left out.
       totals: what became of its steps, a line for each time it was started and ended.
       games: whole ones that ended.
+      scored_from_s: when so many had ended that their mean is a score: 100.
       evaluations: of ``ga3c eval``, the newest last.
       clips: pictures of games, the newest last.
       notes: what is missing, damaged, or going on; a sentence each.
@@ -43,6 +46,7 @@ class Run:
     rates: list[Line]
     totals: list[Line]
     games: int
+    scored_from_s: float
     evaluations: list[Line]
     clips: list[Path]
     notes: list[str]
@@ -59,8 +63,9 @@ class Run:
 
     @property
     def best_score(self) -> float | None:
-        """The best mean return of up to 100 games: fewer at the beginning."""
-        return max((r["episode_return_mean"] for r in self.rates if "episode_return_mean" in r), default=None)
+        """The best mean return of 100 games; that of all games where there were fewer."""
+        means = [(r["time_s"], r["episode_return_mean"]) for r in self.rates if "episode_return_mean" in r]
+        return max((mean for at, mean in means if at >= self.scored_from_s), default=self.score)
 
     @property
     def evaluation_score(self) -> float | None:
@@ -115,6 +120,7 @@ def read_run(folder: Path, name: str) -> Run:
         rates=metrics.rates,
         totals=metrics.totals,
         games=len(metrics.games),
+        scored_from_s=metrics.games[_GAMES - 1] if len(metrics.games) >= _GAMES else math.inf,
         evaluations=[line for line in _lines(folder / "evaluations.jsonl", notes) if _is_evaluation(line)],
         clips=sorted((c for kind in _CLIPS for c in (folder / "clips").glob(kind)), key=lambda c: c.stat().st_mtime),
         notes=notes,

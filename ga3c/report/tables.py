@@ -34,8 +34,8 @@ def _score_tile(group: Group[Run]) -> Tile:
     best = [run.best_score for run in group.members if run.best_score is not None]
     minutes = max((run.rates[-1]["time_s"] / 60 for run in group.members if run.rates), default=0.0)
     frames = max((run.rates[-1]["frames"] for run in group.members if run.rates), default=0)
-    what = "best mean of up to 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
-    return Tile(_score(_over(best)), group.name, f"{what}; {minutes:.1f} minutes, {frames / 1e6:.3g} million frames")
+    what = "best mean of 100 games" + (f", mean of {count(len(best), 'seed')}" if len(best) > 1 else "")
+    return Tile(_score(_over(best)), group.name, f"{what}; {minutes:.1f} minutes, {frames:,.0f} frames")
 
 
 def _over(figures: Sequence[float | None]) -> float | None:
@@ -164,7 +164,6 @@ def circumstances(groups: Groups) -> Table:
         "precision": lambda f: f.get("precision"),
         "machine": lambda f: _machine(f.get("machine")),
         "versions": lambda f: ", ".join(f"{name} {v}" for name, v in f.get("versions", {}).items() if v),
-        "commit": lambda f: f.get("commit"),
     }
     lines = []
     for words, read in facts.items():

@@ -63,6 +63,8 @@ def run_tune(arguments: list[str]) -> int:
     for name in _OWN:
         if getattr(said.config, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is not of ga3c tune's; leave it out")
+    if said.config.dynamic != "off":
+        raise UsageError("--dynamic is not of ga3c tune's; leave it out")
     if said.config.mode != "ga3c":
         raise UsageError(f"--mode: got {said.config.mode!r}; the tuner is for mode ga3c")
     config, spec = resolve(said)

@@ -15,6 +15,7 @@ from ga3c.system import Context
 from ga3c.tune.search import Setting, Window, with_setting
 
 WARM_UP_S = 1.0  # after a setting was changed
+_LONGEST_WARM_UP_S = 10.0
 WINDOW_S = 1.0
 _START_S = 120.0  # that environments may take to be made
 _KEPT = 5  # sets of environments that are kept, waiting, for another trial
@@ -56,7 +57,7 @@ class Bench:
         system, meters = self._system(config)
         system.adjust(config)
         try:
-            self._run(system, WARM_UP_S)
+            self._warm_up(system, meters, config)
             meters.rates()
             found = []
             for _ in range(windows):
@@ -68,6 +69,14 @@ class Bench:
             return found
         finally:
             system.pause()
+
+    def _warm_up(self, system: Ga3c, meters: Meters, config: TrainConfig) -> None:
+        """Until what the last pause had left in segments and queues, of versions long ago, has been trained on."""
+        left_over = config.actors * config.envs_per_actor * config.t_max * config.segments
+        done, deadline = meters.samples + left_over, time.monotonic() + _LONGEST_WARM_UP_S
+        self._run(system, WARM_UP_S)
+        while meters.samples < done and time.monotonic() < deadline:
+            self._run(system, _TICK_S)
 
     def _system(self, config: TrainConfig) -> tuple[Ga3c, Meters]:
         """The system that has these environments; made anew if there is none, in the place of the oldest."""
