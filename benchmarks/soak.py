@@ -81,7 +81,10 @@ def _main(options: Options) -> int:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     fresh = {"before": before, "after": _fresh(options.env)}
     replaced = said.count("its unfinished rollout dropped")
-    report = _report(samples, lines, kills, fresh) | {"replacements_said": replaced}
+    report = _report(samples, lines, kills, fresh) | {
+        "replacements_said": replaced,
+        "last_words": said.splitlines()[-3:],
+    }
     report["holds"] |= {
         "each actor that was killed was replaced, and no other": replaced == kills,
         "a suspension is said, and takes no figure along": (
