@@ -15,7 +15,8 @@ from typing import Any
 from processes import alive, tree
 from record import ROOT, BenchmarkError, spread
 
-from ga3c.checkpoint import list_checkpoints, read_newest
+from ga3c.checkpoint import read_newest
+from ga3c.folder import list_checkpoints
 
 _CHECKPOINT_EVERY_S = 5.0
 _WRITING_S = 1.0  # that a checkpoint, and the look at the clock before it, may take

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,9 @@ from torch import Tensor, nn
 
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.errors import UsageError
+from ga3c.folder import FORMAT, find_checkpoint, list_checkpoints, read_metadata
 
 T = TypeVar("T")
-
-FORMAT = 2
-_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -140,41 +137,18 @@ def score_of(path: Path) -> float:
         return -math.inf
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(p for p in folder.glob("checkpoint-*.safetensors") if _NAME.fullmatch(p.name))
-
-
-def find_checkpoint(path: Path) -> Path:
-    """A checkpoint itself, or the newest of a run's folder.
-
-    Raises:
-      UsageError: there is none.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UsageError(f"{path} does not exist; a run's folder or a checkpoint would be right")
-    found = list_checkpoints(path)
-    if not found:
-        raise UsageError(f"{path} holds no checkpoint")
-    return found[-1]
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a file that ``write_checkpoint`` wrote.
 
     Raises:
       UsageError: it is damaged, or of a newer version; the message names the file and the cause.
     """
+    metadata = read_metadata(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
-    if metadata.get("format") != str(FORMAT):
-        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}")
     if metadata.pop("sha256", None) != _digest(metadata, tensors):
         raise UsageError(f"{path} is damaged: its checksum is not that of what it holds")
     try:

@@ -21,6 +21,7 @@ from ga3c.curves import Curve
 from ga3c.display import say_error
 from ga3c.envs import EnvError, EnvSpec
 from ga3c.errors import UsageError, WorkerError
+from ga3c.folder import check_checkpoint
 from ga3c.launch import launching
 from ga3c.options import parse
 from ga3c.resolve import read_options, resolve
@@ -113,6 +114,7 @@ class ExportOptions:
 
 def _export(arguments: list[str]) -> int:
     options = parse(ExportOptions, arguments, "ga3c export")
+    check_checkpoint(options.path)
     from ga3c.export import export
 
     print(export(options.path, format=options.format, out=options.out))

@@ -6,6 +6,7 @@ they are an instance (``default_config``) that the command line parses onto, not
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if name not in kinds:
             raise UsageError(f"there is no option {name!r}{nearest(name, list(kinds))}")
-        if name in _PATHS and isinstance(value, str):
+        if name in _PATHS and isinstance(value, str | os.PathLike):
             values[name] = Path(value)
         elif not _is_of(value, kinds[name]):
             raise UsageError(f"--{name.replace('_', '-')}: got {value!r}; {_in_words(kinds[name])} would be right")

@@ -1,4 +1,7 @@
-"""A run's folder: made, held while a run writes to it, and what is written there before anything is trained."""
+"""A run's folder: made, held while a run writes to it, what is written there at first, and which checkpoints it holds.
+
+Without torch, so that a slip of the finger is answered at once.
+"""
 
 import contextlib
 import datetime
@@ -10,9 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ga3c.config import TrainConfig
 from ga3c.errors import UsageError
 from ga3c.presets import check_out
+
+FORMAT = 2  # of checkpoints
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
 @contextlib.contextmanager
@@ -80,3 +88,51 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(p for p in folder.glob("checkpoint-*.safetensors") if _NAME.fullmatch(p.name))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint itself, or the newest of a run's folder.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist; a run's folder or a checkpoint would be right")
+    found = list_checkpoints(path)
+    if not found:
+        raise UsageError(f"{path} holds no checkpoint")
+    return found[-1]
+
+
+def check_checkpoint(path: Path) -> None:
+    """Looks for a checkpoint, or for any in a run's folder: one may be damaged, and the one before it whole.
+
+    Raises:
+      UsageError: there is none, or the file is none.
+    """
+    found = find_checkpoint(path)
+    if found == path:
+        read_metadata(path)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+      UsageError: it is damaged, or of another version; the message names the file and the cause.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
+    if metadata.get("format") != str(FORMAT):
+        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}")
+    return metadata

@@ -228,3 +228,4 @@ if __name__ == "__main__":
     setproctitle("ga3c: forkserver")
     with contextlib.suppress(ConnectionError):  # The learner is gone, and so will be the workers.
         _serve(_LEARNER)
+    os._exit(0)  # It has nothing to write; how the libraries of environments end by themselves is not known.

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ga3c.checkpoint import list_checkpoints
+from ga3c.folder import list_checkpoints
 
 FOLDER = "clips"
 SECONDS = 15.0  # of play in a film

@@ -11,6 +11,7 @@ from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError
+from ga3c.folder import find_checkpoint
 from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
 from ga3c.watchdog import time_limit
@@ -60,6 +61,7 @@ def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
     if config.resume is not None:
         _check_resume(config, put_on)
         before = dataclasses.replace(read_config(config.resume), resume=config.resume)
+        find_checkpoint(config.resume)
         config = put_on(before)
     validate_alone(config)
     return Said(put_on, config, before)

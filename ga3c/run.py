@@ -14,7 +14,6 @@ from ga3c.build import build_model, normalise, settings_kept
 from ga3c.checkpoint import (
     Checkpoint,
     Progress,
-    list_checkpoints,
     load_network,
     load_optimiser,
     read_newest,
@@ -28,7 +27,7 @@ from ga3c.display import Display, make_display
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError, WorkerError
 from ga3c.events import Events, Run
-from ga3c.folder import own_folder, write_settings
+from ga3c.folder import list_checkpoints, own_folder, write_settings
 from ga3c.forkserver import ForkServer
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
@@ -80,7 +79,7 @@ def train(
         "machine": machine(),
         "versions": versions(),
     }
-    signals, events = Signals(), events or Events()
+    events = events or Events()
     show = make_display(_title(config), on_cpu=facts["device"] == "cpu", quiet=quiet)
     with own_folder(config) as folder:
         try:
@@ -89,6 +88,7 @@ def train(
         except OSError as error:
             option = "--out" if config.resume is None else "--resume"
             raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
+        signals = Signals()
         with signals.handled(), metrics as writer, show as display:
             for line in [*_header(config, spec, facts, folder, progress), *(f"  skipped: {one}" for one in unusable)]:
                 display.say(line)

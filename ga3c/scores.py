@@ -16,6 +16,7 @@ import tyro
 from ga3c.agents import AgentScores, Score, count, score_agents, seeds_of_games
 from ga3c.display import say_error
 from ga3c.errors import UsageError
+from ga3c.folder import check_checkpoint
 from ga3c.options import parse
 from ga3c.statistics import Estimate
 
@@ -89,6 +90,8 @@ def _check(options: EvalOptions) -> None:
         raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
     if options.seed < 0:
         raise UsageError(f"--seed: got {options.seed}; at least 0 would be right")
+    for path in options.paths:
+        check_checkpoint(path)
     if len(options.paths) > 1 and find_spec("scipy") is None:
         raise UsageError("eval of several runs needs scipy; pip install 'ga3c[report]' would be right")
 

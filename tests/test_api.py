@@ -171,7 +171,7 @@ def test_who_has_said_false_is_not_called_again():
         events.finished(EpisodeEvent(0.0, 1, 1, 0.0))
     assert not events.tell(60)
     events.finished(EpisodeEvent(0.0, 1, 1, 0.0))
-    assert events.tell(60)
+    assert not events.tell(60)
     assert len(told) == 1
 
 

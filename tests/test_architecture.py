@@ -56,7 +56,7 @@ ALLOWED = {
     "config": {"choices", "envs", "errors"},
     "film": {"errors"},
     "presets": {"choices", "config", "curves", "envs", "errors", "film"},
-    "checkpoint": {"config", "errors"},
+    "checkpoint": {"config", "errors", "folder"},
     "collector": {"envs", "model", "slabs"},
     "shared": {"checkpoint"},
     "worker": {
@@ -87,15 +87,15 @@ ALLOWED = {
     "statistics": set(),
     "windows": set(),
     "agents": {"config", "curves", "statistics"},
-    "scores": {"agents", "display", "errors", "evaluate", "options", "policy", "statistics"},
+    "scores": {"agents", "display", "errors", "evaluate", "folder", "options", "policy", "statistics"},
     "play": {"play.command"},
     "play.game": {"envs", "policy"},
     "play.picture": {"play.game"},
     "play.live": {"play.game"},
     "play.command": {
-        "envs", "errors", "film", "options", "play.game", "play.live", "play.picture", "policy", "signals",
+        "envs", "errors", "film", "folder", "options", "play.game", "play.live", "play.picture", "policy", "signals",
     },
-    "recorder": {"checkpoint", "errors", "play"},
+    "recorder": {"errors", "folder", "play"},
     "compare": {"compare.command"},
     "compare.cells": set(),
     "compare.figures": {"statistics", "windows"},
@@ -119,7 +119,7 @@ ALLOWED = {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
         "errors", "options", "display",
     },
-    "resolve": {"choices", "config", "curves", "device", "envs", "errors", "options", "presets", "watchdog"},
+    "resolve": {"choices", "config", "curves", "device", "envs", "errors", "folder", "options", "presets", "watchdog"},
     "report": {"report.command"},
     "report.runs": {"config", "curves", "envs", "errors", "statistics"},
     "report.style": set(),
@@ -143,15 +143,15 @@ ALLOWED = {
     },
     "dynamic": {"choices"},
     "cli": {
-        "choices", "compare", "config", "curves", "device", "display", "envs", "errors", "export", "latency", "launch",
-        "networks", "options", "play", "report", "resolve", "scores", "tune",
+        "choices", "compare", "config", "curves", "device", "display", "envs", "errors", "export", "folder", "latency",
+        "launch", "networks", "options", "play", "report", "resolve", "scores", "tune",
     },
     "api": {"choices", "config", "envs", "errors", "events", "launch", "policy", "presets", "resolve"},
 }  # fmt: skip
 WITHOUT_TORCH = [
     "__init__", "actor", "agents", "api", "channels", "cli", "choices", "compare", "compare.options", "config", "envs",
-    "errors", "events", "film", "forkserver", "launch", "presets", "queues", "report", "resolve", "returns", "sampler",
-    "scores", "slabs", "tune",
+    "errors", "events", "film", "folder", "forkserver", "launch", "presets", "queues", "report", "resolve", "returns",
+    "sampler", "scores", "slabs", "tune",
 ]  # fmt: skip
 
 

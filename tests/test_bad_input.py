@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from ga3c.checkpoint import (
-    FORMAT,
     Progress,
     _digest,
     load_network,
@@ -23,6 +22,7 @@ from ga3c.checkpoint import (
 from ga3c.cli import run
 from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.errors import UsageError
+from ga3c.folder import FORMAT
 from ga3c.metrics import _drop_torn_line
 from ga3c.optim import build_optimiser
 

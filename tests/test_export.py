@@ -109,7 +109,7 @@ def test_a_network_of_the_users_own_is_exported(tmp_path, monkeypatch, capsys):
         "class Wide(nn.Module):\n"
         "    def __init__(self, shape, actions):\n"
         "        super().__init__()\n"
-        "        self.body = nn.Sequential(nn.Linear(shape[0], 32), nn.ReLU(), nn.Dropout(0.5))\n"
+        "        self.body = nn.Sequential(nn.Linear(shape[0], 32), nn.ReLU(), nn.LayerNorm(32))\n"
         "        self.heads = nn.Linear(32, actions + 1)\n"
         "    def forward(self, states):\n"
         "        both = self.heads(self.body(states))\n"

@@ -13,6 +13,7 @@ import tyro
 from ga3c.envs import EnvError, action_names, env_seeds, make_filmed
 from ga3c.errors import UsageError
 from ga3c.film import check_extra, check_film, filming
+from ga3c.folder import check_checkpoint
 from ga3c.options import parse
 from ga3c.signals import Signals
 
@@ -145,3 +146,4 @@ def _check(options: PlayOptions) -> None:
         raise UsageError("--explain draws in a film, and --live alone writes none; --out FILE would write one too")
     if options.live and not sys.stdout.isatty():
         raise UsageError("--live draws in a terminal, and the output goes elsewhere; --out FILE would write a film")
+    check_checkpoint(options.path)
