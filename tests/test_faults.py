@@ -81,8 +81,8 @@ def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_
     before = descriptors(os.getpid())
     try:
         for kill in range(25):
-            # Only such as have delivered: one that ends 5 times before its first rollout ends the run.
-            assert wait_for(lambda: system.failure or delivering(system.actors)), said
+            # Only such as have delivered, since one that ends 5 times before ends the run; and never the last.
+            assert wait_for(lambda: system.failure or len(delivering(system.actors)) >= 2), said
             assert system.failure is None, system.failure
             time.sleep(draw.uniform(0.0, 0.2))
             os.kill(draw.choice(delivering(system.actors)), signal.SIGKILL)
@@ -398,7 +398,7 @@ def test_a_line_that_a_killed_run_left_torn_is_cut_off(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_at_any_instant_ends_the_run(tmp_path, number, code):
     draw = random.Random(int(number))
-    for attempt in range(3):
+    for attempt in range(2):
         process = ga3c("train", "CartPole-v1", "--out", f"run{attempt}", *SMALL, cwd=tmp_path, wait=False)
         assert wait_for(lambda pid=process.pid: handles_signals(pid))  # before it is Python's to answer them
         time.sleep(draw.uniform(0, 6))
