@@ -78,6 +78,7 @@ def _main(options: Options) -> int:
     with tempfile.TemporaryDirectory(prefix="ga3c-soak-") as temporary:
         folder = Path(temporary) / "run"
         samples, kills, said = _run(options, folder)
+        said = said.replace(str(folder), "run")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     fresh = {"before": before, "after": _fresh(options.env)}
     replaced = said.count("its unfinished rollout dropped")
