@@ -131,9 +131,8 @@ def _sync_folder(folder: Path) -> None:
 def score_of(path: Path) -> float:
     """What ``write_checkpoint`` noted in a file; no score, or a damaged file, is worst: -inf."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return float((file.metadata() or {})["score"])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return float(read_metadata(path)["score"])
+    except (UsageError, KeyError, ValueError):
         return -math.inf
 
 

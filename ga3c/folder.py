@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 
 from ga3c.config import TrainConfig
 from ga3c.errors import UsageError
-from ga3c.presets import check_out
 
 FORMAT = 2  # of checkpoints
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
@@ -25,7 +25,7 @@ _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 @contextlib.contextmanager
 def own_folder(config: TrainConfig) -> Iterator[Path]:
-    """The run's folder, made if it is not resumed; no other run may write to it meanwhile, or after a kill may.
+    """The run's folder, made if it is not resumed. No other run may write to it meanwhile; a kill, too, sets it free.
 
     Raises:
       UsageError: it cannot be made, or another run writes to it.
@@ -64,6 +64,30 @@ def make_folder(config: TrainConfig) -> Path:
             if config.out is not None or not isinstance(error, FileExistsError):
                 raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
     raise UsageError(f"--out: {folder} and 998 more are there already; another folder would be right")
+
+
+def check_out(folder: Path) -> None:
+    """Refuses a folder that a run cannot be written to.
+
+    Raises:
+      UsageError: it holds another run, or cannot be made.
+    """
+    try:
+        if (folder / "config.json").exists():
+            right = f"--resume {folder} would go on with it"
+            if not list_checkpoints(folder):
+                right = "it was stopped before its first update, so another folder would be right"
+            raise UsageError(f"--out: {folder} holds a run already; {right}")
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()  # what may be written is not all that permissions say
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:

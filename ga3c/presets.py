@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from ga3c.choices import check_device, check_network, check_precision, check_states
@@ -12,6 +10,7 @@ from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.film import check_extra
+from ga3c.folder import check_out
 
 
 def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
@@ -143,30 +142,6 @@ def validate_alone(config: TrainConfig) -> None:
         check_extra("--record-every")
         if is_simulated(config.device):
             raise UsageError("--record-every: a simulated device learns nothing that could be filmed; leave it out")
-
-
-def check_out(folder: Path) -> None:
-    """Refuses a folder that a run cannot be written to.
-
-    Raises:
-      UsageError: it holds another run, or cannot be made.
-    """
-    try:
-        if (folder / "config.json").exists():
-            right = f"--resume {folder} would go on with it"
-            if not any(folder.glob("checkpoint-*.safetensors")):
-                right = "it was stopped before its first update, so another folder would be right"
-            raise UsageError(f"--out: {folder} holds a run already; {right}")
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        cause = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
-    try:
-        tempfile.TemporaryDirectory(dir=there).cleanup()  # what may be written is not all that permissions say
-    except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
 
 
 def validate(config: TrainConfig, spec: EnvSpec) -> None:

@@ -18,9 +18,10 @@ from ga3c.config import TrainConfig
 from ga3c.display import say_error
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
+from ga3c.folder import check_out
 from ga3c.machine import machine
 from ga3c.options import parse_known
-from ga3c.presets import check_out, validate
+from ga3c.presets import validate
 from ga3c.resolve import read_options, resolve
 from ga3c.rlimits import provide_descriptors
 from ga3c.signals import Signals
