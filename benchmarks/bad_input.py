@@ -41,7 +41,7 @@ def _main(options: Options) -> int:
         with tempfile.TemporaryDirectory(prefix="ga3c-bad-input-") as folder:
             if setup is not None:
                 setup(Path(folder))
-            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "DISPLAY": "", "WAYLAND_DISPLAY": ""}
             began = time.monotonic()
             ended = subprocess.run(
                 [sys.executable, "-m", "ga3c", *arguments],

@@ -33,6 +33,7 @@ from ga3c.errors import UsageError
 _LOOK_EVERY_S = 5.0
 _FRESH_S, _FRESH_WARM_UP_S = 60.0, 20.0
 _SETTLED = 1 / 6  # of the run, which does not count for slopes: memory grows to its size, threads start
+_TREND_MINUTES = 10.0  # of a run at least: trends and thirds of less are noise
 
 Sample = dict[str, float]
 
@@ -82,7 +83,7 @@ def _main(options: Options) -> int:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     fresh = {"before": before, "after": _fresh(options.env)}
     replaced = said.count("its unfinished rollout dropped")
-    report = _report(samples, lines, kills, fresh) | {
+    report = _report(samples, lines, kills, fresh, options.minutes) | {
         "replacements_said": replaced,
         "last_words": said.splitlines()[-3:],
     }
@@ -188,8 +189,10 @@ def _pps(lines: list[dict[str, Any]]) -> list[float]:
     return [line["pps"] for line in lines if line["kind"] == "rates" and line["pps"] is not None]
 
 
-def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, fresh: dict[str, float]) -> dict[str, Any]:
-    """Slopes, drift and sums, and whether each is as it should be.
+def _report(
+    samples: list[Sample], lines: list[dict[str, Any]], kills: int, fresh: dict[str, float], minutes: float
+) -> dict[str, Any]:
+    """Slopes, drift and sums, and whether each is as it should be; a trend is judged from ``_TREND_MINUTES`` on.
 
     Other tenants make a shared machine faster and slower within the hour. ``fresh`` is what short runs made before and
     after: a run that ages falls behind them, one on a machine that drifts does not.
@@ -208,6 +211,14 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, fres
     *going, end = [line["prediction_gap_max_s"] for line in lines if line["kind"] == "rates"]
     gap = max(going)  # the last window is closed when all has been stopped
     threads = [sample["learner_threads"] for sample in settled]
+    trends = {
+        "the learner's memory has no trend (below 0.5 MB a minute)": slopes["learner_rss_mb"] < 0.5,
+        "an actor's memory has no trend (below 0.5 MB a minute)": slopes["actor_pss_mb"] < 0.5,
+        "no descriptors leak": abs(slopes["learner_descriptors"]) < 0.2,
+        "throughput of the last third is within 5 % of the first, or above it, by itself or beside fresh runs": (
+            max(drift, beside_fresh) >= 0.95
+        ),
+    }
     return {
         "kills": kills,
         "slopes_a_minute": slopes,
@@ -222,14 +233,9 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, fres
         "unaccounted_steps": totals["env_steps"] - totals["resumed_steps"] - accounted,
         "holds": {
             "every step is accounted for": totals["env_steps"] - totals["resumed_steps"] == accounted,
-            "the learner's memory has no trend (below 0.5 MB a minute)": slopes["learner_rss_mb"] < 0.5,
-            "an actor's memory has no trend (below 0.5 MB a minute)": slopes["actor_pss_mb"] < 0.5,
-            "no descriptors leak": abs(slopes["learner_descriptors"]) < 0.2,
             "no threads leak": max(threads) - min(threads) <= 1,
             "predictions never stop for more than a second": gap <= 1.0,
-            "throughput of the last third is within 5 % of the first, or above it, by itself or beside fresh runs": (
-                max(drift, beside_fresh) >= 0.95
-            ),
+            **(trends if minutes >= _TREND_MINUTES else {}),
         },
     }
 

@@ -1,6 +1,6 @@
 """Says whether ``ga3c tune`` finds what a grid finds: runs it, then measures its choice beside a grid of settings.
 
-The grid is measured in two rounds, in an order drawn for each, with the tuner's choice and the default among it; then
+The grid is measured in rounds, in an order drawn for each, with the tuner's choice and the default among it; then
 the best three of the grid, the choice and the default again, by turns. Ratios are of means over all windows.
 """
 
@@ -30,7 +30,7 @@ from ga3c.tune.report import in_words
 from ga3c.tune.search import Setting, Trials, setting_of, with_setting
 from ga3c.tune.trials import Bench
 
-_ROUNDS, _FINAL_ROUNDS, _WINDOWS = 2, 4, 2
+_WINDOWS = 2  # of a measurement
 _FINALISTS = 3
 
 
@@ -42,6 +42,10 @@ class Options:
     """For the tuner."""
     max_lag: float = 3.0
     """As in `ga3c tune`."""
+    rounds: int = 2
+    """Over the grid."""
+    final_rounds: int = 4
+    """Over its best, the choice and the default."""
     seed: int = 1
     """Of the orders."""
     record: Path = RESULTS / "tune.jsonl"
@@ -55,6 +59,8 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> None:
     options, rest = tyro.cli(Options, args=arguments, prog="tune.py", return_unknown_args=True)
+    if options.rounds < 1 or options.final_rounds < 0:
+        raise UsageError("--rounds from 1 and --final-rounds from 0 would be right")
     config, spec = resolve(read_options(rest, "ga3c train"))
     prepare(options.record)
     row = {"measured": "tune", **facts(), "train_arguments": rest, "options": {**vars(options), "record": None}}
@@ -113,8 +119,8 @@ def _measure(options: Options, config: TrainConfig, spec: EnvSpec, choice: Setti
     settings = list(dict.fromkeys([*_grid(config, spec, len(os.sched_getaffinity(0))), choice, start]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Bench(config, spec, model, signals.wait) as bench:
-        for number in range(_ROUNDS + _FINAL_ROUNDS):
-            if number == _ROUNDS:
+        for number in range(options.rounds + options.final_rounds):
+            if number == options.rounds:
                 others = [setting for setting in trials.ranking() if setting not in (choice, start)]
                 settings = list(dict.fromkeys([*others[:_FINALISTS], choice, start]))
             # By their environments, which are made once a round and not for each setting.

@@ -8,6 +8,8 @@ import torch
 from tests.running import roles, wait_for
 
 torch.set_num_threads(1)
+for display in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+    os.environ.pop(display, None)  # no test opens a window on the screen of whoever runs it
 # Where the tests run in the background of a shell it is ignored, by them and by what they start; here it is sent.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -91,9 +91,11 @@ ALLOWED = {
     "play": {"play.command"},
     "play.game": {"envs", "policy"},
     "play.picture": {"play.game"},
-    "play.live": {"play.game"},
+    "play.window": {"errors", "play.game"},
+    "play.terminal": {"play.game"},
     "play.command": {
-        "envs", "errors", "film", "folder", "options", "play.game", "play.live", "play.picture", "policy", "signals",
+        "envs", "errors", "film", "folder", "options", "play.game", "play.picture", "play.terminal", "play.window",
+        "policy", "signals",
     },
     "recorder": {"errors", "folder", "play"},
     "compare": {"compare.command"},

@@ -225,8 +225,8 @@ TABLE = [
     (["play", ".", "--out", "film.avi"], None, "--out: got film.avi; a name that ends in .mp4 or .gif would be right"),
     (["play", ".", "--out", "film.gif"], a_film, "--out: film.gif is there already; another name would be right"),
     (["play", ".", "--out", "nowhere/film.gif"], None, "a file in a folder that exists would be right"),
-    (["play", ".", "--live"], None, "--live draws in a terminal, and the output goes elsewhere"),
-    (["play", ".", "--live", "--explain"], None, "--explain draws in a film, and --live alone writes none"),
+    (["play", ".", "--live"], None, "--live: there is no display, and the output is no terminal"),
+    (["play", ".", "--live", "--explain"], None, "--explain draws in a window or a film, and there is no display"),
     ([*TRAIN, "--record-every", "5", "--device", "simulated:null"], None, "a simulated device learns nothing"),
     (["networks", "--out", "/proc/nowhere/curves.json"], None, "/proc/nowhere/curves.json cannot be written to"),
 ]  # fmt: skip

@@ -46,12 +46,11 @@ class Rule(NamedTuple):
     """
 
     pattern: str
-    do: Literal["first", "run", "long", "check", "skip"]
+    do: Literal["first", "run", "long", "skip"]
     words: str = ""
 
 
 COMPARED = "--modes ga3c --networks small --repeats 1 --warm-up-s 0 --minutes-each 0.2"
-MINUTES = "measures for many minutes, whatever its options"
 ONCE = "--warm-up-s 0 --repeats 1 --record record.jsonl"
 RULES = [  # the first that fits counts
     Rule("ga3c export *", "first"),
@@ -77,7 +76,10 @@ RULES = [  # the first that fits counts
     Rule("python benchmarks/footprint.py*", "long", "--repeats 1 --seconds 1 --record record.jsonl"),
     Rule("python benchmarks/soak.py --interrupts *", "long", "--interrupts 1 --record record.jsonl"),
     Rule("python benchmarks/soak.py --crashes *", "long", "--crashes 1 --record record.jsonl"),
-    Rule("python benchmarks/*", "check", MINUTES),
+    Rule("python benchmarks/soak.py *", "long", "--minutes 1 --record record.jsonl"),
+    Rule("python benchmarks/queues.py", "long", "--seconds 0.1 --kills 1 --repeats 1 --record record.jsonl"),
+    Rule("python benchmarks/bad_input.py", "long", "--record record.jsonl"),
+    Rule("python benchmarks/tune.py", "long", "--minutes 0.25 --rounds 1 --final-rounds 0 --record record.jsonl"),
     Rule("make train*", "skip", "builds a virtual environment; what it starts, ga3c train, is run"),
     Rule("make test*", "skip", "is what runs this test"),
     Rule("make lint", "skip", "whoever runs the tests runs it beside them"),
@@ -128,7 +130,7 @@ PYTHON = [
 
 def lines_to(do):
     """Lines whose commands are all known, and of which the one that can do least is to be treated so."""
-    order, found = ["first", "run", "long", "check", "skip"], []
+    order, found = ["first", "run", "long", "skip"], []
     for line, page in sorted(LINES.items(), key=lambda item: item[1]):
         rules = rules_of(line)
         if None not in rules and max(order.index(rule.do) for rule in rules) == order.index(do):
@@ -139,7 +141,7 @@ def lines_to(do):
 def scripts():
     """Benchmarks, with the lines that name them."""
     found = {}
-    for param in [*lines_to("long"), *lines_to("check")]:
+    for param in lines_to("long"):
         for script in re.findall(r"benchmarks/\w+\.py", param.values[0]):
             found.setdefault(script, []).append(param.values[0])
     return [pytest.param(script, lines, id=script) for script, lines in found.items()]

@@ -12,11 +12,13 @@ import termios
 
 import av
 import numpy as np
+import pygame
 import pytest
 from PIL import Image
 from rich.console import Console
 
 import ga3c.film
+import ga3c.play.window
 from ga3c.checkpoint import Progress, snapshot, write_checkpoint
 from ga3c.cli import run
 from ga3c.config import TrainConfig
@@ -24,9 +26,11 @@ from ga3c.envs import EnvConfig, EnvSpec, action_names, env_spec, make_env, make
 from ga3c.errors import UsageError
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
+from ga3c.play import PlayOptions, play
 from ga3c.play.game import Moment
-from ga3c.play.live import half_blocks, screen
 from ga3c.play.picture import _CHOSEN, Painter
+from ga3c.play.terminal import half_blocks, terminal
+from ga3c.play.window import window
 from ga3c.recorder import Recorder
 from tests.running import ROOT, SMALL, STOP_S, finish, roles, wait_for
 from tests.running import ga3c as command
@@ -153,8 +157,8 @@ def test_the_terminal_shows_two_pixels_a_character_in_the_games_colours():
     console = Console(
         file=out, force_terminal=True, color_system="truecolor", width=40, height=20, legacy_windows=False
     )
-    with screen(["UP", "DOWN"], console) as show:
-        show(Moment(frame, np.float32([0.25, 0.75]), 1.5, 1, 2.0))
+    with terminal(["UP", "DOWN"], console) as show:
+        assert show(Moment(frame, np.float32([0.25, 0.75]), 1.5, 1, 2.0), Image.fromarray(frame))
     assert "38;2;144;72;17;48;2;144;72;17m▀" in out.getvalue()
     assert "score 2   V(s) +1.50   DOWN 75%" in out.getvalue()
 
@@ -180,6 +184,47 @@ def test_a_game_is_shown_in_a_terminal_until_ctrl_c(tmp_path):
     assert b"38;2;144;72;17m" in shown or b"48;2;144;72;17m" in shown, "Pong's brown"
     assert b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_window_shows_the_picture_until_it_is_closed(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # a display whose windows nobody sees
+    picture = np.random.default_rng(0).integers(0, 256, (210, 160, 3), np.uint8)
+    moment = Moment(picture, np.float32([0.25, 0.75]), 1.5, 1, 2.0)
+    with window("Pong-v5") as show:
+        assert show(moment, Image.fromarray(picture))
+        shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+        assert (shown == picture).all()
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+        assert not show(moment, Image.fromarray(picture))
+    assert not pygame.display.get_init()
+
+
+def test_a_game_whose_window_is_closed_ends_and_writes_no_film(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    path = an_agent(tmp_path)
+    shown = []
+
+    def closed_at_the_third(*_):
+        shown.append(pygame.display.get_window_size())
+        return [pygame.event.Event(pygame.QUIT)] if len(shown) == 3 else []
+
+    monkeypatch.setattr(pygame.event, "get", closed_at_the_third)
+    assert play(PlayOptions(path, live=True, explain=True, episodes=1000, device="cpu")) == 0
+    assert shown == [(564, 420)] * 3
+    assert "in a game that was not played to its end" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_display_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
+    with pytest.raises(UsageError, match="no window can be opened"), window("Pong-v5"):
+        pass
+
+
+def test_a_window_without_pygame_is_answered_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(ga3c.play.window, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'ga3c\[video\]'"), window("Pong-v5"):
+        pass
 
 
 def test_ctrl_c_keeps_what_was_filmed(tmp_path):

@@ -1,7 +1,7 @@
 """A trained agent at play, filmed or live.
 
-``game`` plays step by step, ``picture`` draws what is seen of a step, ``live`` shows it in the terminal, and
-``command`` has the options of ``ga3c play`` and leads through it.
+``game`` plays step by step, ``picture`` draws what is seen of a step, ``window`` or ``terminal`` shows it
+live, and ``command`` has the options of ``ga3c play`` and leads through it.
 """
 
 from ga3c.play.command import PlayOptions, play, run_play

@@ -1,6 +1,7 @@
-"""The command ``ga3c play``: its options, and a game from the checkpoint to the file or the terminal."""
+"""The command ``ga3c play``: its options, and a game from the checkpoint to the film or the screen."""
 
 import itertools
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -18,11 +19,12 @@ from ga3c.options import parse
 from ga3c.signals import Signals
 
 _BOUNDS = {"episodes": (1, 10**6), "seconds": (0.01, 10**6), "seed": (0, 2**31 - 1), "fps": (1, 100), "scale": (1, 16)}
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # the last tells SDL, which opens windows, where to draw
 
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Films a trained agent at play, or shows it in the terminal. Ctrl-C ends the game; what was filmed is kept."""
+    """Films a trained agent at play, or shows it live. Ctrl-C ends the game; what was filmed is kept."""
 
     path: Annotated[Path, tyro.conf.Positional]
     """Run folder, whose newest checkpoint is taken, or a checkpoint."""
@@ -45,7 +47,7 @@ class PlayOptions:
     explain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Draw score, value estimate and action probabilities beside the frame."""
     live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show it in the terminal; a film is written only with --out."""
+    """Show it in a window where there is a display, else in the terminal; a film is written only with --out."""
 
 
 def run_play(arguments: list[str]) -> int:
@@ -71,8 +73,9 @@ def play(options: PlayOptions) -> int:
     """
     # These load torch and what draws, which the answer to a slip of the finger does not wait for.
     from ga3c.play.game import Games
-    from ga3c.play.live import screen
     from ga3c.play.picture import Painter, default_scale
+    from ga3c.play.terminal import terminal
+    from ga3c.play.window import window
     from ga3c.policy import load_policy
 
     policy = load_policy(options.path, device=options.device, seed=options.seed)
@@ -91,23 +94,24 @@ def play(options: PlayOptions) -> int:
         steps = None if options.seconds is None else max(1, round(options.seconds * fps))
         signals = Signals()
         stack.enter_context(signals.handled())  # before there is a first moment, there is nothing to keep
-        film, add, show = None, None, None
+        film, add, show, is_seen = None, None, None, True
         if options.out is not None or not options.live:
             film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
             check_film(film, fps)
             add = stack.enter_context(filming(film, fps))
-            scale = options.scale or default_scale(len(first.frame))
-            painter = Painter(names, scale=scale, explain=options.explain)
         if options.live:
-            show = stack.enter_context(screen(names))
+            seen = window(f"{policy.config.env}: {policy.path}") if _has_display() else terminal(names)
+            show = stack.enter_context(seen)
+        painter = Painter(names, scale=options.scale or default_scale(len(first.frame)), explain=options.explain)
         began = time.monotonic()
         for count, moment in enumerate(itertools.islice(itertools.chain([first], moments), steps), 1):
+            picture = painter.paint(moment)
             if add is not None:
-                add(painter.paint(moment))
+                add(picture)
             if show is not None:
-                show(moment)
+                is_seen = show(moment, picture)
                 signals.wait(max(0.0, began + count / fps - time.monotonic()))
-            if signals.exitcode:
+            if signals.exitcode or not is_seen:
                 break
     print(f"{policy.path}, trained for {policy.env_steps:,} steps; {'greedy' if options.greedy else 'sampled'}")
     print(_scores(games.scores, moment.score if len(games.scores) < options.episodes else None))
@@ -129,6 +133,11 @@ def _unused(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _has_display() -> bool:
+    """Whether a window can be expected to open."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in _DISPLAYS)
+
+
 def _check(options: PlayOptions) -> None:
     """Everything that can be known before torch is loaded.
 
@@ -142,8 +151,9 @@ def _check(options: PlayOptions) -> None:
     check_extra("play")
     if options.out is not None:
         check_film(options.out, options.fps or 1.0)
-    elif options.live and options.explain:
-        raise UsageError("--explain draws in a film, and --live alone writes none; --out FILE would write one too")
-    if options.live and not sys.stdout.isatty():
-        raise UsageError("--live draws in a terminal, and the output goes elsewhere; --out FILE would write a film")
+    if options.live and not _has_display():
+        if options.explain and options.out is None:
+            raise UsageError("--explain draws in a window or a film, and there is no display; --out FILE would film it")
+        if not sys.stdout.isatty():
+            raise UsageError("--live: there is no display, and the output is no terminal; --out FILE would film it")
     check_checkpoint(options.path)

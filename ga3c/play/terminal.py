@@ -1,4 +1,4 @@
-"""Shows a game in the terminal: two pixels a character, in 24-bit colours."""
+"""Shows a game in the terminal, where there is no window: two pixels a character, in 24-bit colours."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ _LINES = 2  # of the terminal that are not the picture's
 
 
 @contextmanager
-def screen(actions: list[str], console: Console | None = None) -> Iterator[Callable[[Moment], None]]:
-    """Gives what shows a moment, as large as the terminal allows; ``actions`` are the actions' names."""
+def terminal(actions: list[str], console: Console | None = None) -> Iterator[Callable[[Moment, Image.Image], bool]]:
+    """Gives what shows a moment, as large as the terminal allows, until the end; ``actions`` are the actions' names."""
     console = console or Console()
     with Live(console=console, auto_refresh=False) as live:
 
-        def show(moment: Moment) -> None:
+        def show(moment: Moment, _: Image.Image) -> bool:
             frame = Image.fromarray(moment.frame)
             rows = 2 * max(1, console.height - _LINES)
             scale = min(console.width / frame.width, rows / frame.height, 1.0)
@@ -34,6 +34,7 @@ def screen(actions: list[str], console: Console | None = None) -> Iterator[Calla
                 overflow="ellipsis",
             )
             live.update(Group(half_blocks(frame.resize(size, Image.Resampling.BOX)), words), refresh=True)
+            return True
 
         yield show
 
