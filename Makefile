@@ -29,5 +29,5 @@ docs: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,report,video,export,tensorboard,ale,docs,dev]'
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable '.[compare,report,video,export,tensorboard,ale,docs,dev]'
 	touch $@

@@ -6,6 +6,7 @@ A test compares the page with what this gives, so that it cannot be out of date.
 """
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -77,8 +78,10 @@ def render() -> str:
     """The page."""
     parts = [HEAD]
     for command, what in commands().items():
-        parts.append(f"## ga3c {command}\n\n{what[0].upper()}{what[1:]}.\n")
-        parts += _tables(options_of(command))
+        kind = options_of(command)
+        more = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[2]
+        parts.append(f"## ga3c {command}\n\n{what[0].upper()}{what[1:]}.\n" + (f"\n{more}\n" if more else ""))
+        parts += _tables(kind)
         if command == "train":
             parts += [PRESETS.format(cores=CORES), _presets()]
     return "\n".join(parts)

@@ -29,9 +29,9 @@ def main() -> None:
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
     if code == 2:  # A slip of the finger is answered at once: to unload torch, of no use yet, would take 0.4 s.
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError, ValueError):  # nobody listens
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -30,7 +30,7 @@ USAGE = """usage: ga3c COMMAND [options]
 
   train [ENV]            train an agent; ENV is Pong-v5 unless you say otherwise
   eval RUN...            play whole games with trained agents and print the scores, over seeds and games too
-  play RUN|CHECKPOINT    film a trained agent at play (MP4, GIF), or watch it in the terminal
+  play RUN|CHECKPOINT    film a trained agent at play (MP4, GIF), or watch it live
   report RUN...          one HTML file of runs and comparisons: curves, rates, queues, settings
   export RUN|CHECKPOINT  write a trained policy to a file that runs without this package: ONNX or torch.export
   compare                run modes and networks on equal terms; a report with pictures of what each gains

@@ -91,7 +91,7 @@ ALLOWED = {
     "play": {"play.command"},
     "play.game": {"envs", "policy"},
     "play.picture": {"play.game"},
-    "play.window": {"errors", "play.game"},
+    "play.window": {"play.game"},
     "play.terminal": {"play.game"},
     "play.command": {
         "envs", "errors", "film", "folder", "options", "play.game", "play.picture", "play.terminal", "play.window",

@@ -30,7 +30,7 @@ from ga3c.play import PlayOptions, play
 from ga3c.play.game import Moment
 from ga3c.play.picture import _CHOSEN, Painter
 from ga3c.play.terminal import half_blocks, terminal
-from ga3c.play.window import window
+from ga3c.play.window import NoWindowError, window
 from ga3c.recorder import Recorder
 from tests.running import ROOT, SMALL, STOP_S, finish, roles, wait_for
 from tests.running import ga3c as command
@@ -186,11 +186,18 @@ def test_a_game_is_shown_in_a_terminal_until_ctrl_c(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_window_shows_the_picture_until_it_is_closed(monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # a display whose windows nobody sees
+@pytest.fixture
+def display(monkeypatch):
+    """A display whose windows nobody sees."""
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.mark.usefixtures("display")
+def test_a_window_shows_the_picture_until_it_is_closed():
     picture = np.random.default_rng(0).integers(0, 256, (210, 160, 3), np.uint8)
     moment = Moment(picture, np.float32([0.25, 0.75]), 1.5, 1, 2.0)
-    with window("Pong-v5") as show:
+    with window("Pong-v5", (160, 210)) as show:
         assert show(moment, Image.fromarray(picture))
         shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
         assert (shown == picture).all()
@@ -199,8 +206,8 @@ def test_a_window_shows_the_picture_until_it_is_closed(monkeypatch):
     assert not pygame.display.get_init()
 
 
+@pytest.mark.usefixtures("display")
 def test_a_game_whose_window_is_closed_ends_and_writes_no_film(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     path = an_agent(tmp_path)
     shown = []
 
@@ -215,15 +222,22 @@ def test_a_game_whose_window_is_closed_ends_and_writes_no_film(tmp_path, capsys,
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_display_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
-    with pytest.raises(UsageError, match="no window can be opened"), window("Pong-v5"):
-        pass
+@pytest.mark.parametrize(("terminal", "ends"), [(True, 0), (False, 2)])
+def test_a_display_that_does_not_answer_means_the_terminal_or_a_sentence(tmp_path, capsys, monkeypatch, terminal, ends):
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-nonesuch")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "wayland")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    an_agent(tmp_path)
+    assert run(["play", str(tmp_path), "--live", "--seconds", "0.2", "--device", "cpu"]) == ends
+    said = capsys.readouterr()
+    assert "no window can be opened: " in said.out + said.err
+    assert ("V(s)" in said.out) == terminal
 
 
+@pytest.mark.usefixtures("display")
 def test_a_window_without_pygame_is_answered_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(ga3c.play.window, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'ga3c\[video\]'"), window("Pong-v5"):
+    with pytest.raises(NoWindowError, match=r"pip install 'ga3c\[video\]'"), window("Pong-v5", (160, 210)):
         pass
 
 
@@ -271,7 +285,7 @@ def test_a_run_films_itself_and_goes_on_doing_so_when_it_is_resumed(tmp_path):
     assert "a film was not made" not in process.out
     films = set(clips.iterdir())
     assert all(film.suffix == ".mp4" for film in films)
-    assert len(frames(min(films))[1]) == 15 * 30  # EnvPool does not say CartPole's speed
+    assert len(frames(min(films))[1]) == 15 * 50  # CartPole's speed
 
     process = command("train", "--resume", "run", cwd=tmp_path, wait=False)
     assert wait_for(lambda: "ga3c: recorder" in roles(tmp_path).values())

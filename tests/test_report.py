@@ -273,7 +273,7 @@ def test_the_page_opens_in_a_browser_without_an_error_and_without_a_network(fold
     )  # fmt: skip
     console = [line for line in opened.stderr.splitlines() if "CONSOLE" in line]
     assert not console  # its policy forbids every fetch: one would be an error here
-    drawn = opened.stdout.split("<body>")[1]
+    drawn = re.sub("<script.*?</script>", "", opened.stdout.split("<body>")[1], flags=re.DOTALL)
     for chart in charts:
         [division] = re.findall(rf'<div id="{chart}" class="([^"]*)"', drawn)
         assert "js-plotly-plot" in division

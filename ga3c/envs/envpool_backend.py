@@ -95,6 +95,17 @@ def spec(config: EnvConfig, name: str) -> EnvSpec:
     return EnvSpec(name, "envpool", shape, dtype, num_actions, frames, game, protocol)
 
 
+def _usual_fps(name: str) -> float:
+    """What Gymnasium says of its own environment of that id: EnvPool's do not say."""
+    import gymnasium
+
+    with contextlib.suppress(gymnasium.error.Error, ImportError, AttributeError):
+        known = gymnasium.spec(name).entry_point
+        made = gymnasium.envs.registration.load_env_creator(known) if isinstance(known, str) else known
+        return float(made.metadata.get("render_fps", DEFAULT_FPS))
+    return DEFAULT_FPS
+
+
 class EnvPoolEnv:
     """EnvPool's environments."""
 
@@ -102,7 +113,9 @@ class EnvPoolEnv:
         """``threads`` is 1 in an actor: the other cores belong to the other actors. ``filmed``: as ``FilmedEnv``."""
         self.num_envs = len(seeds)
         settings = _settings(config, name)
-        self.fps = ATARI_FPS / config.frame_skip if settings else DEFAULT_FPS
+        self.fps = DEFAULT_FPS
+        if filmed:
+            self.fps = ATARI_FPS / config.frame_skip if settings else _usual_fps(name)
         film = {"render_mode": "rgb_array"} if filmed else {}
         self._env = _envpool().make_gymnasium(
             name, num_envs=len(seeds), num_threads=threads, env_seed=seeds, seed=seeds[0], **settings, **film

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,8 +18,17 @@ from ga3c.folder import check_checkpoint
 from ga3c.options import parse
 from ga3c.signals import Signals
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
+    from ga3c.play.game import Moment
+
+    Show = Callable[[Moment, Image], bool]
+
 _BOUNDS = {"episodes": (1, 10**6), "seconds": (0.01, 10**6), "seed": (0, 2**31 - 1), "fps": (1, 100), "scale": (1, 16)}
-_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # the last tells SDL, which opens windows, where to draw
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # of the environment; where one is set, windows can be expected to open
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,6 @@ def play(options: PlayOptions) -> int:
     # These load torch and what draws, which the answer to a slip of the finger does not wait for.
     from ga3c.play.game import Games
     from ga3c.play.picture import Painter, default_scale
-    from ga3c.play.terminal import terminal
-    from ga3c.play.window import window
     from ga3c.policy import load_policy
 
     policy = load_policy(options.path, device=options.device, seed=options.seed)
@@ -99,10 +106,9 @@ def play(options: PlayOptions) -> int:
             film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
             check_film(film, fps)
             add = stack.enter_context(filming(film, fps))
-        if options.live:
-            seen = window(f"{policy.config.env}: {policy.path}") if _has_display() else terminal(names)
-            show = stack.enter_context(seen)
         painter = Painter(names, scale=options.scale or default_scale(len(first.frame)), explain=options.explain)
+        if options.live:
+            show = _open_screen(stack, f"{policy.config.env}: {policy.path}", painter.size(first), names)
         began = time.monotonic()
         for count, moment in enumerate(itertools.islice(itertools.chain([first], moments), steps), 1):
             picture = painter.paint(moment)
@@ -134,8 +140,26 @@ def _unused(path: Path) -> Path:
 
 
 def _has_display() -> bool:
-    """Whether a window can be expected to open."""
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in _DISPLAYS)
+    return any(os.environ.get(name) for name in _DISPLAYS)
+
+
+def _open_screen(stack: ExitStack, title: str, size: tuple[int, int], actions: list[str]) -> "Show":
+    """A window, or the terminal where there is no display, or none that answers.
+
+    Raises:
+      UsageError: no window can be opened, and there is no terminal.
+    """
+    from ga3c.play.terminal import terminal
+    from ga3c.play.window import NoWindowError, window
+
+    if _has_display():
+        try:
+            return stack.enter_context(window(title, size))
+        except NoWindowError as error:
+            if not sys.stdout.isatty():
+                raise UsageError(f"--live: no window can be opened: {error}; --out FILE would film it") from None
+            print(f"no window can be opened: {error}")
+    return stack.enter_context(terminal(actions))
 
 
 def _check(options: PlayOptions) -> None:

@@ -36,15 +36,19 @@ class Painter:
         """One RGB picture; all are of one size, and its sides are even, as H.264 needs."""
         frame = Image.fromarray(moment.frame)
         frame = frame.resize((frame.width * self._scale, frame.height * self._scale), Image.Resampling.NEAREST)
-        width, height = frame.size
-        if self._explain:
-            width, height = width + _PANEL_WIDTH, max(height, _LEAST_HEIGHT)
-        picture = Image.new("RGB", (width + width % 2, height + height % 2), _BACKGROUND)
-        picture.paste(frame, (0, (height - frame.height) // 2))
+        picture = Image.new("RGB", self.size(moment), _BACKGROUND)
+        picture.paste(frame, (0, (picture.height - frame.height) // 2))
         if self._explain:
             self._values.append(moment.value)
             self._panel(ImageDraw.Draw(picture), frame.width, picture.height, moment)
         return picture
+
+    def size(self, moment: Moment) -> tuple[int, int]:
+        """Width and height of its picture."""
+        height, width = (self._scale * pixels for pixels in moment.frame.shape[:2])
+        if self._explain:
+            width, height = width + _PANEL_WIDTH, max(height, _LEAST_HEIGHT)
+        return width + width % 2, height + height % 2
 
     def _panel(self, draw: ImageDraw.ImageDraw, left: int, height: int, moment: Moment) -> None:
         left, right = left + _MARGIN, left + _PANEL_WIDTH - _MARGIN

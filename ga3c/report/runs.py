@@ -72,6 +72,14 @@ class Run:
         """Mean return of the newest evaluation."""
         return self.evaluations[-1]["mean"] if self.evaluations else None
 
+    @property
+    def evaluation_kind(self) -> str | None:
+        """How the newest evaluation was played: those of different kinds do not compare."""
+        if not self.evaluations:
+            return None
+        newest = self.evaluations[-1]
+        return f"{newest['episodes']} games, {'greedy' if newest['greedy'] else 'sampled'}"
+
     def normalised(self, score: float | None) -> float | None:
         """Of a mean return; None where the references are not known."""
         if score is None or self.facts.get("protocol", "none") == "none":  # no Atari game

@@ -73,11 +73,13 @@ def _run_line(group: Group[Run], run: Run) -> list[str]:
 
 def scores(groups: Groups) -> list[Table]:
     """Over seeds and games: of evaluations, and of the last games of training; none of a single run."""
-    kinds: dict[str, Callable[[Run], float | None]] = {
-        "ga3c eval": lambda run: run.evaluation_score,
-        "training, last 100 games": lambda run: run.score,
-    }
     members = [run for group in groups for run in group.members]
+    played = dict.fromkeys(run.evaluation_kind for run in members if run.evaluation_kind is not None)
+    kinds: dict[str, Callable[[Run], float | None]] = {
+        f"ga3c eval, {kind}": lambda run, kind=kind: run.evaluation_score if run.evaluation_kind == kind else None
+        for kind in played
+    }
+    kinds["training, last 100 games"] = lambda run: run.score
     if len(members) == 1:
         return []
     by_game, over_games = [], []
