@@ -94,6 +94,16 @@ def test_eval_of_several_runs_tells_each_and_the_statistics_over_seeds(folder, c
     assert f"{means[0]:.4g}" in text
 
 
+def test_evaluations_that_were_played_differently_are_not_pooled(folder):
+    for seed, greedy, mean in ((1, False, 123.25), (2, True, 456.75)):
+        line = {"returns": [mean, mean], "greedy": greedy, "mean": mean}
+        Path(f"seed-{seed}/evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    text = report("seed-1", "seed-2")
+    for kind, mean in (("2 games, sampled", "123.2"), ("2 games, greedy", "456.8")):
+        [line] = [line for line in text.splitlines() if f"ga3c eval, {kind}" in line]
+        assert line.count(mean) == 3, "interquartile mean, median and mean of one"
+
+
 def test_eval_goes_on_where_the_scores_cannot_be_kept(folder, capsys):
     Path("seed-1/evaluations.jsonl").mkdir()
     assert run(["eval", "seed-1", "--episodes", "1", "--device", "cpu", "--json"]) == 0

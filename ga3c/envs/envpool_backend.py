@@ -101,7 +101,7 @@ def _usual_fps(name: str) -> float:
 
     with contextlib.suppress(gymnasium.error.Error, ImportError, AttributeError):
         known = gymnasium.spec(name).entry_point
-        made = gymnasium.envs.registration.load_env_creator(known) if isinstance(known, str) else known
+        made: Any = gymnasium.envs.registration.load_env_creator(known) if isinstance(known, str) else known
         return float(made.metadata.get("render_fps", DEFAULT_FPS))
     return DEFAULT_FPS
 

@@ -78,7 +78,7 @@ class Run:
         if not self.evaluations:
             return None
         newest = self.evaluations[-1]
-        return f"{newest['episodes']} games, {'greedy' if newest['greedy'] else 'sampled'}"
+        return f"{len(newest['returns'])} games, {'greedy' if newest.get('greedy') else 'sampled'}"
 
     def normalised(self, score: float | None) -> float | None:
         """Of a mean return; None where the references are not known."""

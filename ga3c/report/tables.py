@@ -75,18 +75,16 @@ def scores(groups: Groups) -> list[Table]:
     """Over seeds and games: of evaluations, and of the last games of training; none of a single run."""
     members = [run for group in groups for run in group.members]
     played = dict.fromkeys(run.evaluation_kind for run in members if run.evaluation_kind is not None)
-    kinds: dict[str, Callable[[Run], float | None]] = {
-        f"ga3c eval, {kind}": lambda run, kind=kind: run.evaluation_score if run.evaluation_kind == kind else None
+    kinds = {
+        f"ga3c eval, {kind}": [(run, run.evaluation_score) for run in members if run.evaluation_kind == kind]
         for kind in played
     }
-    kinds["training, last 100 games"] = lambda run: run.score
+    kinds["training, last 100 games"] = [(run, run.score) for run in members]
     if len(members) == 1:
         return []
     by_game, over_games = [], []
-    for kind, score_of in kinds.items():
-        found = [
-            Score(run.config, score, run.normalised(score)) for run in members if (score := score_of(run)) is not None
-        ]
+    for kind, scored in kinds.items():
+        found = [Score(run.config, score, run.normalised(score)) for run, score in scored if score is not None]
         for agent in score_agents(found):
             for env, estimates in agent.by_game().items():
                 seeds = str(len(agent.games[env]))
