@@ -70,7 +70,7 @@ RULES = [  # the first that fits counts
     Rule("ga3c compare *", "long", COMPARED),
     Rule("python benchmarks/throughput.py*", "long", f"--seconds 4 --no-limit {ONCE}"),
     Rule("python benchmarks/limits.py*", "long", "--seconds 0.1 --record record.jsonl"),
-    Rule("python benchmarks/a3c.py*", "long", f"--workers 1 --seconds 4 {ONCE}"),
+    Rule("python benchmarks/a3c.py*", "long", f"--seconds 4 {ONCE}"),
     Rule("python benchmarks/simulated.py*", "long", f"--seconds 4 {ONCE}"),
     Rule("python benchmarks/dynamic.py*", "long", "--minutes 0.5 --record record.jsonl"),
     Rule("python benchmarks/footprint.py*", "long", "--repeats 1 --seconds 1 --record record.jsonl"),
