@@ -74,14 +74,14 @@ def _run_line(group: Group[Run], run: Run) -> list[str]:
 def scores(groups: Groups) -> list[Table]:
     """Over seeds and games: of evaluations, and of the last games of training; none of a single run."""
     members = [run for group in groups for run in group.members]
+    if len(members) == 1:
+        return []
     played = dict.fromkeys(run.evaluation_kind for run in members if run.evaluation_kind is not None)
     kinds = {
         f"ga3c eval, {kind}": [(run, run.evaluation_score) for run in members if run.evaluation_kind == kind]
         for kind in played
     }
     kinds["training, last 100 games"] = [(run, run.score) for run in members]
-    if len(members) == 1:
-        return []
     by_game, over_games = [], []
     for kind, scored in kinds.items():
         found = [Score(run.config, score, run.normalised(score)) for run, score in scored if score is not None]
