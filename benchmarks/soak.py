@@ -16,22 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from control import Control, control
 from crashes import crash
 from interrupts import interrupt
 from processes import actors, memory_mb, tree
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark, spread
 
-from ga3c.envs import EnvConfig, env_seeds, env_spec, make_env
 from ga3c.errors import UsageError
 
 _LOOK_EVERY_S = 5.0
-_BARE_ENVS, _BARE_STEPS = 8, 12  # stepped at each look: some 40 ms, below 1 % of a core
 _SETTLED = 1 / 6  # of the run, which does not count for slopes: memory grows to its size, threads start
 _TREND_MINUTES = 10.0  # of a run at least: trends and thirds of less are noise
 
@@ -94,24 +94,6 @@ def _main(options: Options) -> int:
     return _finish(options.record, {**row, "samples": samples, "pps_windows": _pps(lines)}, report)
 
 
-class _BareEnvs:
-    """Games that nobody learns from: what one step costs says how fast the machine is now."""
-
-    def __init__(self, env: str) -> None:
-        config = EnvConfig(env)
-        self._env = make_env(config, env_seeds(0, 0, 0, _BARE_ENVS))
-        self._env.reset()
-        self._draw = np.random.default_rng(0)
-        self._actions = env_spec(config).num_actions
-
-    def cost_us(self) -> float:
-        """CPU time of a step of one game, this process's threads together."""
-        before = time.process_time()
-        for _ in range(_BARE_STEPS):
-            self._env.step(self._draw.integers(self._actions, size=_BARE_ENVS))
-        return round(1e6 * (time.process_time() - before) / (_BARE_STEPS * _BARE_ENVS), 1)
-
-
 def _finish(record: Path, row: dict[str, Any], report: dict[str, Any]) -> int:
     """Appends and prints the report; returns the exit code."""
     append(record, {**row, **report})
@@ -127,8 +109,8 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
     draw = random.Random(options.seed)
     samples: list[Sample] = []
     kills = 0
-    bare = _BareEnvs(options.env)
     with (
+        control(options.env) as machine,
         tempfile.TemporaryFile("w+", encoding="utf-8") as said,
         subprocess.Popen([*command, "--out", str(folder)], cwd=ROOT, stdout=said, stderr=said, text=True) as learner,
     ):
@@ -137,7 +119,8 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
         while learner.poll() is None:
             now = time.monotonic()
             if options.suspend_s and now - began > 30 * options.minutes:
-                _suspend(learner.pid, options.suspend_s)
+                with _standing_still(learner.pid):
+                    time.sleep(options.suspend_s)
                 suspended_s, options = options.suspend_s, replace(options, suspend_s=0.0)
                 began += suspended_s  # which is no time of training
                 next_look, next_kill = next_look + suspended_s, next_kill + suspended_s
@@ -149,7 +132,7 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
                 next_look += _LOOK_EVERY_S
                 with contextlib.suppress(OSError):  # it has just ended
                     sample = {"time_s": round(now - began, 1), **_look(learner.pid)}
-                    samples.append(sample | {"bare_step_us": bare.cost_us()})
+                    samples.append(sample | {"control_us": _control_us(learner.pid, machine)})
             if options.kill_every and now >= next_kill and now - began < 60 * options.minutes - 5:
                 next_kill += draw.uniform(0.5, 1.5) * options.kill_every
                 kills += _kill_one(learner.pid, draw)
@@ -161,14 +144,27 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
     return samples, kills, words
 
 
-def _suspend(learner: int, seconds: float) -> None:
-    """As a laptop's lid does: all of them stand still, and go on."""
+@contextlib.contextmanager
+def _standing_still(learner: int) -> Iterator[None]:
+    """As under a laptop's lid: all of them stop, and go on after the block."""
     pids = tree(learner)
+    _signal(pids, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, number)
+
+
+def _control_us(learner: int, machine: Control) -> float:
+    """What a step costs outside of the run, which stands still for it: it shares neither cores nor caches with it."""
+    with _standing_still(learner):
+        return machine.sample_us()
 
 
 def _kill_one(learner: int, draw: random.Random) -> int:
@@ -204,8 +200,8 @@ def _pps(lines: list[dict[str, Any]]) -> list[float]:
 def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, minutes: float) -> dict[str, Any]:
     """Slopes, drift and sums, and whether each is as it should be; a trend is judged from ``_TREND_MINUTES`` on.
 
-    Other tenants make a shared machine faster and slower within the hour. Beside the run a few games are stepped that
-    have nothing to do with it: one that ages falls behind them, one on a machine that drifts does not.
+    Other tenants make a shared machine faster and slower within the hour, so that throughput is judged beside what a
+    step costs outside of the run at the same time (``control``).
     """
     settled = samples[int(len(samples) * _SETTLED) :]
     slopes = {
@@ -213,7 +209,7 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, minu
     }
     rates = _pps(lines)
     warm = rates[int(len(rates) * _SETTLED) : -1]
-    drift, bare_drift = _last_over_first(warm), _last_over_first([sample["bare_step_us"] for sample in settled])
+    drift, control_drift = _last_over_first(warm), _last_over_first([sample["control_us"] for sample in settled])
     (totals,) = [line for line in lines if line["kind"] == "totals"]
     accounted = totals["samples_trained"] + sum(totals["samples_dropped"].values()) + totals["samples_in_flight"]
     *going, end = [line["prediction_gap_max_s"] for line in lines if line["kind"] == "rates"]
@@ -223,8 +219,8 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, minu
         "the learner's memory has no trend (below 0.5 MB a minute)": slopes["learner_rss_mb"] < 0.5,
         "an actor's memory has no trend (below 0.5 MB a minute)": slopes["actor_pss_mb"] < 0.5,
         "no descriptors leak": abs(slopes["learner_descriptors"]) < 0.2,
-        "throughput of the last third is within 5 % of the first, or above it, by itself or beside bare games": (
-            max(drift, drift * bare_drift) >= 0.95
+        "throughput of the last third is within 5 % of the first, or above it, beside the same work outside": (
+            drift * control_drift >= 0.95
         ),
     }
     return {
@@ -235,8 +231,8 @@ def _report(samples: list[Sample], lines: list[dict[str, Any]], kills: int, minu
         "longest_gap_between_predictions_s": gap,
         "until_all_had_stopped_s": end,
         "pps_last_third_over_first": round(drift, 3),
-        "cost_of_a_bare_step_last_third_over_first": round(bare_drift, 3),
-        "pps_beside_bare_games_last_third_over_first": round(drift * bare_drift, 3),
+        "cost_of_a_step_outside_last_third_over_first": round(control_drift, 3),
+        "pps_beside_that_last_third_over_first": round(drift * control_drift, 3),
         "totals": totals,
         "unaccounted_steps": totals["env_steps"] - totals["resumed_steps"] - accounted,
         "holds": {
