@@ -74,6 +74,8 @@ class Options:
     """Measure the machine's limit beside each run, and print what share of it was reached."""
     peer: Literal["sb3", "sample-factory"] | None = None
     """Library to compare with; its environment is made on first use. Sets t_max, the network and 4x16 environments."""
+    peer_envs: int = 0
+    """Environments of the peer, if another number suits it better; 0 means as many as GA3C has."""
     peer_vec: str = "best"
     """How the peer runs its environments. sb3: subproc, dummy. sample-factory: async, serial. best takes the faster in
     each repeat."""
@@ -108,7 +110,7 @@ def _check(options: Options, train_arguments: list[str]) -> None:
     Raises:
       UsageError: with the first thing that is.
     """
-    for name, bound in (("seconds", WINDOW_S), ("warm_up_s", 0), ("repeats", 1)):
+    for name, bound in (("seconds", WINDOW_S), ("warm_up_s", 0), ("repeats", 1), ("peer_envs", 0)):
         value = getattr(options, name)
         if not bound <= value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: got {value:g}; at least {bound:g} would be right")
@@ -205,7 +207,9 @@ class _Limits:
 
 
 def _options_row(options: Options) -> Run:
-    return {name: getattr(options, name) for name in ("seconds", "warm_up_s", "repeats", "peer", "peer_vec")}
+    return {
+        name: getattr(options, name) for name in ("seconds", "warm_up_s", "repeats", "peer", "peer_envs", "peer_vec")
+    }
 
 
 def _peer_runs(options: Options, settings: Run) -> list[Run]:
@@ -228,7 +232,7 @@ def _peer_run(peer: Peer, options: Options, settings: Run, vec: str) -> list[Run
         "--env": config["env"].removeprefix("ALE/"),
         "--network": config["network"],
         "--t-max": config["t_max"],
-        "--envs": config["actors"] * config["envs_per_actor"],
+        "--envs": options.peer_envs or config["actors"] * config["envs_per_actor"],
         "--seed": config["seed"],
         "--device": settings["device"],
         "--vec": vec,

@@ -122,8 +122,12 @@ class Model:
         rows, and convolutions need no other copy.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        pinned = self._device.type == "cuda"
-        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pinned, memory_format=layout)
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=self.pins, memory_format=layout)
+
+    @property
+    def pins(self) -> bool:
+        """Whether states cross to the device from pinned memory; a CPU reads them where they lie."""
+        return self._device.type == "cuda"
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Draws an action of the policy for each of the states [B, ...] on the host.

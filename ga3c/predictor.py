@@ -4,7 +4,9 @@ import threading
 import time
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ga3c.channels import NO_SEGMENT, Request
 from ga3c.metrics import Meters
@@ -32,27 +34,18 @@ class Predictor:
         self._model = model
         self._meters = meters
         self._max_batch_size = max_batch_size
+        self._states: Tensor | None = None  # grown when a batch is larger
 
     def run(self, stop: threading.Event) -> None:
         """Predicts until the queue closes or ``stop`` is set."""
-        states = None
         idle_since = time.perf_counter()
         for batch in self._requests.batches(self._max_batch_size, stop):
             began = time.perf_counter()
-            size = sum(request.size for request in batch)
-            if states is None or len(states) < size:
-                layout = batch[0].channel.slab.layout
-                shape = (max(size, self._max_batch_size), *layout.observation_shape)
-                states = self._model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
-            gathered = states.numpy()
-            offset = 0
-            for request in batch:
-                source = request.channel.slab.observations[request.segment, request.step]
-                gathered[offset : offset + request.size] = source
-                offset += request.size
+            states = self._gather(batch)
+            size = len(states)
             copied = time.perf_counter()
             places = [Place(request.channel.slab, request.segment, request.step) for request in batch]
-            prediction = self._model.predict(states[:size], places)
+            prediction = self._model.predict(states, places)
             predicted = time.perf_counter()
             live = 0
             offset = 0
@@ -70,6 +63,22 @@ class Predictor:
             )
             idle_since = now
 
+    def _gather(self, batch: list[Request]) -> Tensor:
+        """The states [B, ...] that are asked about: where they lie, or a copy that the next batch overwrites."""
+        if len(batch) == 1 and not self._model.pins:
+            return torch.from_numpy(_states(batch[0]))
+        size = sum(request.size for request in batch)
+        if self._states is None or len(self._states) < size:
+            layout = batch[0].channel.slab.layout
+            shape = (max(size, self._max_batch_size), *layout.observation_shape)
+            self._states = self._model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
+        gathered = self._states.numpy()
+        offset = 0
+        for request in batch:
+            gathered[offset : offset + request.size] = _states(request)
+            offset += request.size
+        return self._states[:size]
+
     def _answer(self, request: Request, actions: NDArray[np.int64], values: NDArray[np.float32], version: int) -> int:
         """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
         slab, segment, step = request.channel.slab, request.segment, request.step
@@ -84,3 +93,9 @@ class Predictor:
         request.channel.unfinished.steps += live
         request.channel.reply()
         return live
+
+
+def _states(request: Request) -> NDArray[np.generic]:
+    """[K, ...], in the slab."""
+    states: NDArray[np.generic] = request.channel.slab.observations[request.segment, request.step]
+    return states
