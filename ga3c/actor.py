@@ -71,9 +71,6 @@ def prepare() -> None:
 
 def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:
     """The life of an actor process; ``settings`` are those of ``actor_settings``."""
-    with contextlib.suppress(OSError):  # a sandbox may forbid it
-        # Woken by its answer, an actor leaves the core to the predictor, which has others to answer.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     layout = SlabLayout(**settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])})
     slab = Slab(layout, slab_fd)
     os.close(slab_fd)
