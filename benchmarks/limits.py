@@ -31,7 +31,7 @@ from ga3c.errors import UsageError
 from ga3c.resolve import read_options, resolve
 from ga3c.slabs import SlabLayout
 
-ENVS = (8, 16, 32, 64)
+ENVS = (8, 16, 32, 64, 128)
 PREDICTION_BATCHES = (16, 32, 64, 128, 256)
 TRAINING_BATCHES = (80, 160, 320, 640)
 _WARM_UP_S = 0.5

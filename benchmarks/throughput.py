@@ -37,23 +37,31 @@ class Peer:
       packages: what ``peer_python`` makes that of.
       script: in ``peers/``; all take the same options, and print the same JSON.
       vecs: ways to run its environments, of which the faster counts; the script's ``--vec``.
-      defaults: options of ``ga3c train``, beside which it runs.
+      defaults: options of ``ga3c train``, beside which it runs: where GA3C was fastest.
+      envs: where it was fastest itself; see README.md for what was tried.
     """
 
     packages: str
     script: str
     vecs: tuple[str, ...]
     defaults: tuple[str, ...]
+    envs: int
 
 
-_ENVS = ("--actors", "4", "--envs-per-actor", "16")
 _PEERS = {
-    "sb3": Peer("sb3", "sb3_a2c.py", ("subproc", "dummy"), ("--t-max", "5", *_ENVS, "--network", "small")),
+    "sb3": Peer(
+        "sb3",
+        "sb3_a2c.py",
+        ("subproc", "dummy"),
+        tuple("--network small --t-max 5 --actors 2 --envs-per-actor 128 --min-training-batch 640".split()),
+        envs=128,
+    ),
     "sample-factory": Peer(
         "sample_factory",
         "sample_factory_appo.py",
         ("async", "serial"),
-        ("--t-max", "20", *_ENVS, "--network", "nature"),
+        tuple("--network nature --t-max 20 --actors 4 --envs-per-actor 16".split()),
+        envs=64,
     ),
 }
 
@@ -73,9 +81,9 @@ class Options:
     limit: bool = True
     """Measure the machine's limit beside each run, and print what share of it was reached."""
     peer: Literal["sb3", "sample-factory"] | None = None
-    """Library to compare with; its environment is made on first use. Sets t_max, the network and 4x16 environments."""
+    """Library to compare with; its environment is made on first use. Sets t_max, the network and the environments."""
     peer_envs: int = 0
-    """Environments of the peer, if another number suits it better; 0 means as many as GA3C has."""
+    """Environments of the peer; 0 means as many as suited it best (128; Sample Factory 64)."""
     peer_vec: str = "best"
     """How the peer runs its environments. sb3: subproc, dummy. sample-factory: async, serial. best takes the faster in
     each repeat."""
@@ -232,7 +240,7 @@ def _peer_run(peer: Peer, options: Options, settings: Run, vec: str) -> list[Run
         "--env": config["env"].removeprefix("ALE/"),
         "--network": config["network"],
         "--t-max": config["t_max"],
-        "--envs": options.peer_envs or config["actors"] * config["envs_per_actor"],
+        "--envs": options.peer_envs or peer.envs,
         "--seed": config["seed"],
         "--device": settings["device"],
         "--vec": vec,
