@@ -44,7 +44,7 @@ class Peer:
     packages: str
     script: str
     vecs: tuple[str, ...]
-    defaults: tuple[str, ...]
+    defaults: str
     envs: int
 
 
@@ -53,14 +53,14 @@ _PEERS = {
         "sb3",
         "sb3_a2c.py",
         ("subproc", "dummy"),
-        tuple("--network small --t-max 5 --actors 2 --envs-per-actor 128 --min-training-batch 640".split()),
+        "--network small --t-max 5 --actors 2 --envs-per-actor 128 --min-training-batch 640",
         envs=128,
     ),
     "sample-factory": Peer(
         "sample_factory",
         "sample_factory_appo.py",
         ("async", "serial"),
-        tuple("--network nature --t-max 20 --actors 4 --envs-per-actor 16".split()),
+        "--network nature --t-max 20 --actors 4 --envs-per-actor 16",
         envs=64,
     ),
 }
@@ -97,8 +97,8 @@ def main() -> None:
 def _main(arguments: list[str]) -> int:
     options, rest = tyro.cli(Options, args=arguments, prog="throughput.py", return_unknown_args=True)
     # Of an option given twice the last counts, so that these are defaults; a preset brings its own.
-    defaults = _PEERS[options.peer].defaults if options.peer and not any(a.startswith("--preset") for a in rest) else ()
-    train_arguments = [*defaults, *rest]
+    defaults = _PEERS[options.peer].defaults if options.peer and not any(a.startswith("--preset") for a in rest) else ""
+    train_arguments = [*defaults.split(), *rest]
     _check(options, train_arguments)
     path = options.record or RESULTS / "throughput.jsonl"
     prepare(path)
