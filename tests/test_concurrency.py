@@ -159,6 +159,8 @@ def answer(states):
 class SlowModel:
     """Answers states and checks what it is trained on, with delays in between."""
 
+    pins = False
+
     def __init__(self, delay):
         self.version = 0
         self._delay = delay

@@ -5,6 +5,7 @@ import socket
 import threading
 
 import numpy as np
+import pytest
 import torch
 
 from ga3c.batches import Batcher
@@ -32,6 +33,8 @@ class ListQueue:
 
 class FakeModel:
     """Says V(s) = 10 * s and action = s; keeps what it is trained on."""
+
+    pins = False
 
     def __init__(self):
         self.version = 7
@@ -88,6 +91,27 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     [waiting] = next(rollouts.batches(0, NEVER))
     assert waiting.samples == 6
     end.close()
+
+
+@pytest.mark.parametrize(("actors", "pins", "in_place"), [(1, False, True), (1, True, False), (2, False, False)])
+def test_states_of_one_actor_are_read_where_they_lie_unless_the_device_wants_them_pinned(actors, pins, in_place):
+    channels = [make_channel(i)[0] for i in range(actors)]
+    for channel in channels:
+        channel.slab.observations[0, 0] = [[3], [4]]
+    seen = []
+
+    class Looking(FakeModel):
+        def predict(self, states, places):
+            seen.append(np.shares_memory(states.numpy(), channels[0].slab.observations))
+            return super().predict(states, places)
+
+    model = Looking()
+    model.pins = pins
+    requests = [Request(channel, 0, 0, NO_SEGMENT, []) for channel in channels]
+    Predictor(ListQueue([requests]), TrainingQueue(), model, Meters(1), max_batch_size=2).run(NEVER)
+    assert seen == [in_place]
+    for channel in channels:
+        np.testing.assert_array_equal(channel.slab.actions[0, 0], [3, 4])
 
 
 def test_a_batch_keeps_states_actions_and_returns_together():
