@@ -97,7 +97,7 @@ def _draw(runs: dict[str, list[dict[str, Any]]], path: Path, caption: str) -> No
     axes.set_ylabel("training samples a second")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    counts.set_ylabel("actors (thick), predictors + trainers (thin)")
+    counts.set_ylabel("actors (thick),\npredictors + trainers (thin)")
     counts.set_xlabel(f"minutes\n{caption}")
     counts.set_ylim(bottom=0)
     figure.savefig(path, dpi=150)
