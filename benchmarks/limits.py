@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -128,10 +128,8 @@ def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list
       jobs: at least one of each kind that counts; None is a grid of batches, precisions, layouts and threads.
     """
     cores = len(os.sched_getaffinity(0))
-    with _processes(config, spec, cores) as ends:
-        device = _answer(ends[0])
-        for end in ends[1:]:
-            _answer(end)
+    with processes(_serve, config, spec) as ends:
+        (device,) = {answer(end) for end in ends}
         on_cpu = device == "cpu"
         jobs = jobs or _grid(config, spec, cores, on_cpu=on_cpu)
         measured = {job: _measure(job, ends, seconds, alone=not on_cpu) for job in jobs}
@@ -169,24 +167,25 @@ def _measure(job: Job, ends: list[Connection], seconds: float, *, alone: bool) -
     for end in busy:
         end.send(job)
     for end in busy:
-        _answer(end)  # it is made
+        answer(end)  # it is made
     begin = time.monotonic() + _WARM_UP_S
     for end in busy:
         end.send((begin, begin + seconds))
-    rate = sum(float(_answer(end)) for end in busy)  # each has counted its own steps in its own seconds
+    rate = sum(float(answer(end)) for end in busy)  # each has counted its own steps in its own seconds
     cores = 1 if alone else len(busy) * job.threads
     return cores / rate
 
 
 @contextmanager
-def _processes(config: TrainConfig, spec: EnvSpec, count: int) -> Iterator[list[Connection]]:
+def processes(serve: Callable[..., None], config: TrainConfig, spec: EnvSpec) -> Iterator[list[Connection]]:
+    """Runs ``serve(end, config, spec, index)`` in a process a core; yields our ends. Killed after the block."""
     context = multiprocessing.get_context("spawn")
     ends: list[Connection] = []
     processes: list[Any] = []
     try:
-        for index in range(count):
+        for index in range(len(os.sched_getaffinity(0))):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, config, spec, index), daemon=True)
+            process = context.Process(target=serve, args=(theirs, config, spec, index), daemon=True)
             process.start()
             theirs.close()
             ends.append(ours)
@@ -198,7 +197,7 @@ def _processes(config: TrainConfig, spec: EnvSpec, count: int) -> Iterator[list[
             process.join()
 
 
-def _answer(end: Connection) -> Any:
+def answer(end: Connection) -> Any:
     """Raises BenchmarkError when the process has failed, or says nothing."""
     try:
         if not end.poll(_START_S):
@@ -217,7 +216,7 @@ def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> N
         end.send(_device(config))
         while True:
             job = end.recv()
-            call, steps = _environments(config, spec, job, index) if job.kind == "env" else _model(config, spec, job)
+            call, steps = work(config, spec, job, index)
             call()
             end.send("ready")
             begin, until = end.recv()
@@ -240,6 +239,11 @@ def _device(config: TrainConfig) -> str:
     from ga3c.device import resolve_device
 
     return resolve_device(config.device).type
+
+
+def work(config: TrainConfig, spec: EnvSpec, job: Job, index: int) -> tuple[Callable[[], Any], int]:
+    """What does the job once, and how many steps (samples) that is; ``index`` tells processes' environments apart."""
+    return _environments(config, spec, job, index) if job.kind == "env" else _model(config, spec, job)
 
 
 def _environments(config: TrainConfig, spec: EnvSpec, job: Job, index: int) -> tuple[Any, int]:
