@@ -43,8 +43,9 @@ class Actor:
             if is_last and completed == NO_SEGMENT:
                 return
             for t in range(slab.layout.t_max):
+                step = slab.steps[segment][t]
                 slab.write_states(segment, t, player.states)
-                slab.live[segment, t] = player.live & (not is_last)
+                step.live[:] = False if is_last else player.live
                 port.request_actions(segment, t, completed, player.episodes)
                 player.episodes.clear()
                 completed = NO_SEGMENT
@@ -53,7 +54,7 @@ class Actor:
                 now = _charge(clock, ActorClock.PREDICTION, now)
                 if is_last:
                     return
-                slab.write_outcome(segment, t, player.step(slab.actions[segment, t]))
+                slab.write_outcome(segment, t, player.step(step.actions))
             completed = segment
 
 

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ga3c.envs import EnvError, Episode
 from ga3c.slabs import Slab
@@ -82,7 +82,8 @@ class ActorPort:
           ChannelClosed: the learner is gone.
         """
         message = _REQUEST.pack(_KIND_REQUEST, segment, step, completed)
-        message += b"".join(_EPISODE.pack(e.episode_return, e.length) for e in episodes)
+        if episodes:
+            message += b"".join(_EPISODE.pack(e.episode_return, e.length) for e in episodes)
         self._send(message)
 
     def wait_for_actions(self) -> None:
@@ -133,8 +134,7 @@ def error_in(message: bytes) -> RemoteError | None:
     return RemoteError(message[1:].decode(errors="replace"), in_environment=message[:1] == _ENV_ERROR)
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One actor's wish for the actions of its K environments."""
 
     channel: "ActorChannel"
@@ -200,7 +200,9 @@ class ActorChannel:
         self.rollouts_completed += completed != NO_SEGMENT
         self.progress += 1
         self._step = step
-        episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
+        episodes = []
+        if len(message) > _REQUEST.size:
+            episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
         return Request(self, segment, step, completed, episodes)
 
     def _receive(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,11 +82,12 @@ class Predictor:
 
     def _answer(self, request: Request, actions: NDArray[np.int64], values: NDArray[np.float32], version: int) -> int:
         """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
-        slab, segment, step = request.channel.slab, request.segment, request.step
-        slab.actions[segment, step] = actions
-        slab.values[segment, step] = values
-        slab.versions[segment, step] = version
-        live = int(slab.live[segment, step].sum())
+        slab = request.channel.slab
+        step = slab.steps[request.segment][request.step]
+        np.copyto(step.actions, actions)
+        np.copyto(step.values, values)
+        slab.versions[request.segment, request.step] = version
+        live = int(np.count_nonzero(step.live))
         if request.completed != NO_SEGMENT:
             slab.bootstrap_values[request.completed] = values
             self._rollouts.put(Rollouts(slab, request.completed, request.channel.release))
@@ -95,7 +97,6 @@ class Predictor:
         return live
 
 
-def _states(request: Request) -> NDArray[np.generic]:
+def _states(request: Request) -> NDArray[Any]:
     """[K, ...], in the slab."""
-    states: NDArray[np.generic] = request.channel.slab.observations[request.segment, request.step]
-    return states
+    return request.channel.slab.steps[request.segment][request.step].observations

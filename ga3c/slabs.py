@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,18 @@ class SlabLayout:
         return sum(_padded(shape, dtype) for shape, dtype in self.fields().values())
 
 
+class SlabStep(NamedTuple):
+    """Views of one step of a segment, all [K, ...], named as in ``Slab``; made once, because each takes a while."""
+
+    observations: NDArray[Any]
+    live: NDArray[np.bool_]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    actions: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
 class Slab:
     """Views of one slab's arrays.
 
@@ -88,6 +101,7 @@ class Slab:
       versions: [S, T] model version that chose a_t. Written by a predictor.
       bootstrap_values: [S, K] V(s_T). Written by the predictor that answers the next segment's first request.
       clock: where the actor's time goes, see ``ActorClock``. Written by the actor, read at any time.
+      steps: [S][T] what belongs to a step.
     """
 
     observations: NDArray[np.generic]
@@ -114,21 +128,27 @@ class Slab:
             else:
                 setattr(self, name, np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
+        arrays = [getattr(self, name) for name in SlabStep._fields]
+        self.steps = [
+            [SlabStep(*(array[segment, t] for array in arrays)) for t in range(layout.t_max)]
+            for segment in range(layout.segments)
+        ]
 
-    def write_states(self, segment: int, t: int, states: NDArray[np.generic]) -> None:
+    def write_states(self, segment: int, t: int, states: NDArray[Any]) -> None:
         """Writes the states [K, ...] of step ``t``."""
-        kept = self.observations[segment, t]
+        kept = self.steps[segment][t].observations
         if not self.layout.channels_last:
-            kept[...] = states
+            np.copyto(kept, states)
             return
         for channel in range(states.shape[1]):  # three times as fast as numpy's own copy of all of them
-            kept[:, channel] = states[:, channel]
+            np.copyto(kept[:, channel], states[:, channel])
 
-    def write_outcome(self, segment: int, t: int, step: Step) -> None:
+    def write_outcome(self, segment: int, t: int, outcome: Step) -> None:
         """Writes what followed the actions of step ``t``."""
-        self.rewards[segment, t] = step.rewards
-        self.terminated[segment, t] = step.terminated
-        self.truncated[segment, t] = step.truncated
+        step = self.steps[segment][t]
+        np.copyto(step.rewards, outcome.rewards)
+        np.copyto(step.terminated, outcome.terminated)
+        np.copyto(step.truncated, outcome.truncated)
 
 
 class Rollouts:

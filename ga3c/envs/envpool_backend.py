@@ -129,6 +129,7 @@ class EnvPoolEnv:
         self._state_keys = self._env._state_keys
         self._lives = np.zeros(len(seeds), np.int32)
         self._ended = np.zeros(len(seeds), np.bool_)  # by the last step: the next one resets
+        self._resets = False  # the next step, an environment at least
         self._game_over = np.zeros(len(seeds), np.bool_)  # at the last step
 
     def reset(self) -> NDArray[Any]:
@@ -141,24 +142,29 @@ class EnvPoolEnv:
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
         state = self._step(actions.astype(self._action_dtype))
-        rewards = state["reward"].astype(np.float32, copy=False)
-        truncated = state["trunc"]
+        states, rewards, truncated = state["obs"], state["reward"], state["trunc"]
         ended = state["done"] | truncated
-        game_rewards, game_over = rewards, ended
+        if self._atari:  # bytes, and rewards that are sums of a few integers
+            game_rewards, lives = state["info:reward"], state["info:lives"]
+        else:
+            states, rewards = states.astype(self._dtype, copy=False), rewards.astype(np.float32, copy=False)
+            check_finite("reward", rewards)
+            if self._dtype != "uint8":
+                check_finite("state", states)
+            game_rewards, lives = rewards, self._lives
+        if not (self._resets or ended.any()):  # nearly always; what follows is worth a third of an actor's own work
+            self._lives = lives
+            return Step(states, rewards, ended, truncated, game_rewards, ended)
+        game_over = ended
         if self._atari:
-            game_rewards = state["info:reward"]
             game_over = (state["info:terminated"] != 0) | truncated
             # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but for
             # the lives, which have risen after a step that resets. (A life that is won rises in the middle of play.)
-            lives = state["info:lives"]
             game_over = game_over | (self._ended & ~self._game_over & (lives > self._lives))
             self._lives = lives
         self._ended = ended & ~self._ended
+        self._resets = bool(self._ended.any())
         self._game_over = game_over
-        states = state["obs"].astype(self._dtype, copy=False)
-        check_finite("reward", rewards)
-        if self._dtype != "uint8":
-            check_finite("state", states)
         return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
 
     def _step(self, actions: NDArray[Any]) -> dict[str, NDArray[Any]]:

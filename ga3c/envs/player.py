@@ -31,20 +31,24 @@ class Player:
         self._lengths = np.zeros(env.num_envs, np.int64)
         self.states: NDArray[Any] = env.reset()
         self.live = np.ones(env.num_envs, np.bool_)
+        self._all_live = True
         self.episodes: list[Episode] = []
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """Steps every environment; ``terminated`` and ``truncated`` are of transitions only."""
         step = self._env.step(actions)
-        step = step._replace(terminated=step.terminated & self.live, truncated=step.truncated & self.live)
-        self._count(step)
         self.states = step.states
-        self.live = ~(step.terminated | step.truncated)
-        return step
-
-    def _count(self, step: Step) -> None:
         self._returns += step.game_rewards
         self._lengths += self.live
+        if self._all_live and not (step.terminated.any() or step.truncated.any()):
+            return step  # nearly always: no game can be over, and all are live
+        step = step._replace(terminated=step.terminated & self.live, truncated=step.truncated & self.live)
+        self._note_games(step)
+        self.live = ~(step.terminated | step.truncated)
+        self._all_live = bool(self.live.all())
+        return step
+
+    def _note_games(self, step: Step) -> None:
         for k in np.flatnonzero(step.game_over):  # which can be at a step that resets, see EnvPoolEnv
             self.episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
             self._returns[k] = 0.0
