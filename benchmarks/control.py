@@ -53,7 +53,7 @@ def control(env: str) -> Iterator[Control]:
 def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> None:
     """The life of a process: works when asked, and answers with the seconds that it took."""
     try:
-        turned = SlabLayout(1, 1, 1, spec.observation_shape, spec.observation_dtype).channels_last
+        turned = SlabLayout.of(spec, segments=1, t_max=1, envs=1, on_cpu=True).channels_last
         way = (config.precision, 1, "channels-last" if turned else "contiguous")
         jobs = [Job("env", _ENVS), Job("predict", _PREDICTIONS, *way), Job("train", _SAMPLES, *way)]
         calls = [work(config, spec, job, index) for job in jobs]

@@ -154,7 +154,7 @@ def _grid(config: TrainConfig, spec: EnvSpec, cores: int, *, on_cpu: bool) -> li
     if is_simulated(config.device):
         return jobs  # it takes no core
     layouts = ["contiguous"]
-    if SlabLayout(1, 1, 1, spec.observation_shape, spec.observation_dtype).channels_last:
+    if SlabLayout.of(spec, segments=1, t_max=1, envs=1, on_cpu=True).channels_last:
         layouts = ["channels-last", "contiguous"]
     ways = [(p, t, layout) for p in precisions for t in threads for layout in layouts if t == 1 or layout == layouts[0]]
     return jobs + [Job(kind, n, *way) for kind, n in sizes for way in ways]
@@ -263,9 +263,8 @@ def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
 
     changed: dict[str, Any] = {"precision": job.precision, "torch_threads": job.threads}
     model, _ = build_model(dataclasses.replace(config, **changed), spec)
-    layout = SlabLayout(1, 1, job.size, spec.observation_shape, spec.observation_dtype)
-    shape = (job.size, *layout.observation_shape)
-    states = model.host_buffer(shape, layout.observation_dtype, channels_last=job.layout == "channels-last")
+    shape = (job.size, *spec.observation_shape)
+    states = model.host_buffer(shape, spec.observation_dtype, channels_last=job.layout == "channels-last")
     states.copy_(torch.randint(0, 256, states.shape))
     if job.kind == "predict":
         return lambda: model.predict(states), job.size

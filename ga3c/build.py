@@ -71,6 +71,7 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
             curve=find_curve(config.device, config.network),
             timeline=Timeline(),
             num_actions=spec.num_actions,
+            several_threads=config.mode == "ga3c",
         )
     else:
         model = Model(

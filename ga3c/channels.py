@@ -251,6 +251,8 @@ class ActorChannel:
             self._socket.close()
 
     def _send(self, message: bytes) -> None:
-        # If the actor is gone, its end of file is in the epoll.
-        with self._sending, contextlib.suppress(OSError):
-            self._socket.send(message)
+        with self._sending:
+            try:
+                self._socket.send(message)
+            except OSError:
+                return  # The actor is gone: its end of file is in the epoll.

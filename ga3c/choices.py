@@ -118,6 +118,17 @@ def check_precision(precision: Precision, device: str) -> None:
         raise UsageError("--precision: tf32 needs --device cuda, got cpu; fp32 or bf16 would be right")
 
 
+def computes_on_cpu(device: str) -> bool:
+    """Whether the model takes the cores on which the environments are stepped; torch is asked only if need be."""
+    if device != "auto":
+        return device == "cpu"
+    if not gpu_driver_is_there():
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
+
+
 def gpu_driver_is_there() -> bool:
     """Whether torch might find a GPU: without NVIDIA's or AMD's driver it will not, and need not be asked."""
     try:

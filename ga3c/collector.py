@@ -21,7 +21,7 @@ class Collector:
         self._player = player
         self._model = model
         envs = len(player.live)
-        self._slab = Slab(SlabLayout(1, t_max, envs, spec.observation_shape, spec.observation_dtype))
+        self._slab = Slab(SlabLayout.of(spec, segments=1, t_max=t_max, envs=envs, on_cpu=model.on_cpu))
         self._observations = torch.from_numpy(self._slab.observations[0])
         self.seconds: dict[str, float] = {}
 

@@ -37,7 +37,7 @@ def measure(config: TrainConfig, spec: EnvSpec) -> Curve:
     draw = torch.Generator().manual_seed(1)
 
     def states(size: int) -> torch.Tensor:
-        layout = SlabLayout(1, 1, size, spec.observation_shape, spec.observation_dtype)
+        layout = SlabLayout.of(spec, segments=1, t_max=1, envs=size, on_cpu=model.on_cpu)
         shape = (size, *layout.observation_shape)
         made = model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
         return made.copy_(torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8))

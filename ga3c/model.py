@@ -122,12 +122,13 @@ class Model:
         rows, and convolutions need no other copy.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=self.pins, memory_format=layout)
+        pins = self._device.type == "cuda"
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pins, memory_format=layout)
 
     @property
-    def pins(self) -> bool:
-        """Whether states cross to the device from pinned memory; a CPU reads them where they lie."""
-        return self._device.type == "cuda"
+    def on_cpu(self) -> bool:
+        """Whether it computes on the CPU, which reads states where they lie; to another device they cross."""
+        return self._device.type == "cpu"
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Draws an action of the policy for each of the states [B, ...] on the host.

@@ -66,7 +66,7 @@ class Predictor:
 
     def _gather(self, batch: list[Request]) -> Tensor:
         """The states [B, ...] that are asked about: where they lie, or a copy that the next batch overwrites."""
-        if len(batch) == 1 and not self._model.pins:
+        if len(batch) == 1 and self._model.on_cpu:
             return torch.from_numpy(_states(batch[0]))
         size = sum(request.size for request in batch)
         if self._states is None or len(self._states) < size:
@@ -84,10 +84,10 @@ class Predictor:
         """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
         slab = request.channel.slab
         step = slab.steps[request.segment][request.step]
-        np.copyto(step.actions, actions)
-        np.copyto(step.values, values)
+        step.actions[...] = actions
+        step.values[...] = values
         slab.versions[request.segment, request.step] = version
-        live = int(np.count_nonzero(step.live))
+        live = step.live.tobytes().count(1)  # as sum(), without the Python in that
         if request.completed != NO_SEGMENT:
             slab.bootstrap_values[request.completed] = values
             self._rollouts.put(Rollouts(slab, request.completed, request.channel.release))

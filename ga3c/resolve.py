@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
 
-from ga3c.choices import Dynamic, gpu_driver_is_there
+from ga3c.choices import Dynamic, computes_on_cpu
 from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_spec
@@ -109,10 +109,10 @@ def _defaults(said: TrainConfig, before: TrainConfig | None) -> tuple[TrainConfi
 
 
 def _on_cuda(config: TrainConfig) -> bool:
-    if is_simulated(config.device):
-        return True  # it takes no core either
-    if config.device == "cpu" or (config.device == "auto" and not gpu_driver_is_there()):
+    if computes_on_cpu(config.device):
         return False
-    from ga3c.device import resolve_device
+    if not is_simulated(config.device):  # which takes no core either
+        from ga3c.device import resolve_device
 
-    return resolve_device(config.device).type == "cuda"
+        resolve_device(config.device)
+    return True

@@ -13,6 +13,7 @@ import numpy as np
 
 from ga3c.actor import actor_settings
 from ga3c.channels import ActorChannel, Unfinished
+from ga3c.choices import computes_on_cpu
 from ga3c.config import TrainConfig
 from ga3c.envs import EnvSpec
 from ga3c.forkserver import ForkServer
@@ -41,8 +42,12 @@ class Sampler:
         self.notify = notify
         self.failures = Failures()
         self.rollouts = TrainingQueue()
-        layout = SlabLayout(
-            config.segments, config.t_max, config.envs_per_actor, spec.observation_shape, spec.observation_dtype
+        layout = SlabLayout.of(
+            spec,
+            segments=config.segments,
+            t_max=config.t_max,
+            envs=config.envs_per_actor,
+            on_cpu=computes_on_cpu(config.device),
         )
         server.configure(actor_settings(config.env_config(), layout, seed))
         self.actors = ActorGroup(

@@ -24,6 +24,7 @@ from ga3c.curves import Curve
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Batch, Model, Prediction
 from ga3c.resident import Place
+from ga3c.slabs import Rollouts
 
 _TURN_S = 1e-3
 
@@ -85,12 +86,29 @@ class SimulatedModel(Model):
         curve: Curve,
         timeline: Timeline,
         num_actions: int,
+        several_threads: bool = False,
     ) -> None:
-        """``network`` and ``optimiser`` stay as they are; actions are drawn from ``num_actions``."""
+        """``network`` and ``optimiser`` stay as they are; actions are drawn from ``num_actions``.
+
+        With ``several_threads`` states stay where they were predicted for until they are trained on, as on a GPU.
+        """
         super().__init__(network, optimiser, loss, max_grad_norm=0.0, device=torch.device("cpu"), precision="fp32")
         self._curve = curve
         self._timeline = timeline
         self._num_actions = num_actions
+        self._keeps_states = several_threads
+
+    @property
+    def on_cpu(self) -> bool:
+        """It stands for a device that states cross to."""
+        return False
+
+    def recall(self, rollouts: Sequence[Rollouts]) -> Tensor | None:
+        """As many as the states that are there: one byte, again and again."""
+        if not self._keeps_states:
+            return None
+        samples = sum(r.samples for r in rollouts)
+        return torch.zeros(1, dtype=torch.uint8).expand(samples)
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Random actions, values of 0, after the time that a batch of ``states`` takes."""

@@ -16,12 +16,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ga3c.envs import Step
+from ga3c.envs import EnvSpec, Step
 
 _ALIGNMENT_BYTES = 64  # a cache line
 _MOST_CHANNELS = 16  # of images that are kept channels-last: more are not worth a copy each
@@ -37,6 +37,7 @@ class SlabLayout:
       envs: K, environments of the actor.
       observation_shape: shape of one state.
       observation_dtype: numpy name of a state's type, ``uint8`` or ``float32``.
+      channels_last: whether states [C, H, W] lie in memory as [H, W, C].
     """
 
     segments: int
@@ -44,15 +45,19 @@ class SlabLayout:
     envs: int
     observation_shape: tuple[int, ...]
     observation_dtype: str
+    channels_last: bool = False
 
-    @property
-    def channels_last(self) -> bool:
-        """Whether states [C, H, W] lie in memory as [H, W, C]: as convolutions on a CPU read them.
+    @classmethod
+    def of(cls, spec: EnvSpec, *, segments: int, t_max: int, envs: int, on_cpu: bool) -> Self:
+        """For the states of an environment.
 
-        The actor's one copy turns them; each prediction and update would have to otherwise, which costs twice as much.
+        With ``on_cpu`` the model computes on the actors' cores, where convolutions read images channels-last: the
+        actor's one copy turns them, at half of what each prediction and update would take to. Another device turns
+        them in no time, and leaves the cores to the actors.
         """
-        shape = self.observation_shape
-        return len(shape) == 3 and shape[0] <= _MOST_CHANNELS < min(shape[1:])
+        shape = spec.observation_shape
+        image = len(shape) == 3 and shape[0] <= _MOST_CHANNELS < min(shape[1:])
+        return cls(segments, t_max, envs, shape, spec.observation_dtype, channels_last=image and on_cpu)
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name to (shape, dtype) of every array in the slab, in the order in which they lie in memory."""
@@ -92,7 +97,7 @@ class Slab:
     """Views of one slab's arrays.
 
     Attributes (S segments, T steps, K environments):
-      observations: [S, T, K, ...] s_t, images channels-last in memory. Written by the actor.
+      observations: [S, T, K, ...] s_t, in memory as the layout says. Written by the actor.
       live: [S, T, K] bool, whether step t is a transition (see ``returns``). Written by the actor.
       rewards: [S, T, K] r_t, as trained on (clipped where that is asked for). Written by the actor.
       terminated, truncated: [S, T, K] bool, how the episode ended after step t, if it did. Written by the actor.
@@ -138,17 +143,17 @@ class Slab:
         """Writes the states [K, ...] of step ``t``."""
         kept = self.steps[segment][t].observations
         if not self.layout.channels_last:
-            np.copyto(kept, states)
+            kept[...] = states
             return
         for channel in range(states.shape[1]):  # three times as fast as numpy's own copy of all of them
-            np.copyto(kept[:, channel], states[:, channel])
+            kept[:, channel] = states[:, channel]
 
     def write_outcome(self, segment: int, t: int, outcome: Step) -> None:
         """Writes what followed the actions of step ``t``."""
         step = self.steps[segment][t]
-        np.copyto(step.rewards, outcome.rewards)
-        np.copyto(step.terminated, outcome.terminated)
-        np.copyto(step.truncated, outcome.truncated)
+        step.rewards[...] = outcome.rewards
+        step.terminated[...] = outcome.terminated
+        step.truncated[...] = outcome.truncated
 
 
 class Rollouts:

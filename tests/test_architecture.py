@@ -39,7 +39,7 @@ ALLOWED = {
     "cuda": set(),
     "device": {"choices", "curves", "errors"},
     "model": {"choices", "cuda", "losses", "metrics", "optim", "resident", "slabs"},
-    "simulated": {"choices", "curves", "metrics", "model", "resident"},
+    "simulated": {"choices", "curves", "metrics", "model", "resident", "slabs"},
     "latency": {"build", "config", "curves", "envs", "errors", "machine", "model", "slabs"},
     "build": {
         "config", "curves", "device", "envs", "model", "networks", "optim", "simulated", "supervisor", "watchdog",
@@ -68,7 +68,7 @@ ALLOWED = {
         "system", "trainer",
     },
     "sampler": {
-        "actor", "channels", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
+        "actor", "channels", "choices", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
     "launch": {"config", "envs", "events", "forkserver", "presets", "display", "rlimits", "run", "sampler"},
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},

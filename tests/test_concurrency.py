@@ -159,7 +159,7 @@ def answer(states):
 class SlowModel:
     """Answers states and checks what it is trained on, with delays in between."""
 
-    pins = False
+    on_cpu = True
 
     def __init__(self, delay):
         self.version = 0

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from ga3c.choices import computes_on_cpu
 from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
@@ -103,3 +104,12 @@ def test_a_default_training_batch_fits_the_counts_that_the_user_chose():
     assert fit(asked, default) == asked  # what was asked for is refused, not changed
     with pytest.raises(UsageError, match="have at most 20 samples waiting"):
         validate(asked, PONG)
+
+
+def test_the_cores_are_the_actors_own_where_another_device_computes(monkeypatch):
+    monkeypatch.setattr("ga3c.choices.gpu_driver_is_there", lambda: False)
+    devices = ("cpu", "auto", "cuda", "cuda:1", "simulated:null")
+    assert [computes_on_cpu(device) for device in devices] == [True, True, False, False, False]
+    monkeypatch.setattr("ga3c.choices.gpu_driver_is_there", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert not computes_on_cpu("auto")

@@ -15,19 +15,20 @@ pytestmark = pytest.mark.gpu
 IMAGES = (4, 84, 84)
 
 
-def frames(count, seed=0):
+def frames(count, seed=0, layout=torch.contiguous_format):
     states = torch.randint(0, 256, (count, *IMAGES), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-    return states.contiguous(memory_format=torch.channels_last).pin_memory()
+    return states.contiguous(memory_format=layout).pin_memory()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("count", [1, 3, 16, 33, 128, 600])
-def test_a_recorded_forward_pass_gives_what_a_plain_one_gives(precision, count):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_recorded_forward_pass_gives_what_a_plain_one_gives(precision, count, layout):
     cuda = torch.device("cuda")
     plain = make_model("small", IMAGES, device=cuda, precision=precision)
     recorded = make_model("small", IMAGES, device=cuda, precision=precision, several_threads=True)
     for seed in range(3):
-        states = frames(count, seed)
+        states = frames(count, seed, layout)
         ours, theirs = recorded.predict(states).values, plain.predict(states).values
         np.testing.assert_allclose(ours, theirs, rtol=2e-2 if precision == "bf16" else 1e-3, atol=1e-2)
     assert recorded.refusal() is None

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ga3c.envs import EnvConfig, env_seeds, env_spec, make_env
+from ga3c.envs import EnvConfig, Player, Step, env_seeds, env_spec, make_env
 from ga3c.errors import UsageError
 
 PONG = EnvConfig("Pong-v5")
@@ -91,6 +91,77 @@ def test_a_lost_life_ends_an_episode_but_not_a_game():
     over = sum(int(step.game_over.sum()) for step in trace)
     assert lost > over > 0
     assert lost >= 5 * over - 4
+
+
+@pytest.mark.parametrize("game", ["Breakout-v5", "Pong-v5", "CartPole-v1"])
+def test_a_step_says_what_envpool_says(game):
+    import envpool
+
+    atari = game != "CartPole-v1"
+    seeds = [3, 4, 5, 6]
+    env = make_env(EnvConfig(game, episodic_life=atari), seeds)
+    lives = {"episodic_life": True, "reward_clip": True, "use_fire_reset": True} if atari else {}
+    raw = envpool.make_gymnasium(game, num_envs=4, num_threads=1, env_seed=seeds, seed=3, **lives)
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(env.reset(), raw.reset()[0].astype(np.float32 if not atari else np.uint8))
+    ended = np.zeros(4, np.bool_)
+    resets = 0
+    for _ in range(1200):
+        actions = rng.integers(0, 2, 4)
+        step = env.step(actions)
+        states, rewards, terminated, truncated, info = raw.step(actions)
+        np.testing.assert_array_equal(step.states, states.astype(step.states.dtype))
+        np.testing.assert_array_equal(step.rewards, rewards)
+        np.testing.assert_array_equal(step.terminated, terminated & ~truncated)
+        np.testing.assert_array_equal(step.truncated, truncated)
+        np.testing.assert_array_equal(step.game_rewards, info["reward"] if atari else rewards)
+        over = (info["terminated"] != 0) | truncated if atari else terminated | truncated
+        # A game that was over before this step may be so again: what a silent restart is, test_actor says.
+        assert (step.game_over >= over).all()
+        assert not (step.game_over & ~over & ~ended).any()
+        resets += int(ended.sum())
+        ended = (terminated | truncated) & ~ended
+    assert resets > 0 or game == "Pong-v5"
+    env.close()
+    raw.close()
+
+
+class Scripted:
+    """Steps that end however they like, at steps that reset too."""
+
+    num_envs = 5
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def reset(self):
+        return np.zeros((5, 1), np.float32)
+
+    def step(self, actions):
+        seldom = self.draw.random() < 0.8
+        terminated, truncated, over = (self.draw.random(5) < (0.0 if seldom else 0.3) for _ in range(3))
+        rewards = self.draw.normal(size=5).astype(np.float32)
+        return Step(np.zeros((5, 1), np.float32), rewards, terminated, truncated, rewards, over & terminated)
+
+
+def test_a_player_keeps_the_account_that_a_plain_count_keeps():
+    draw, again = np.random.default_rng(4), np.random.default_rng(4)
+    player, raw = Player(Scripted(draw)), Scripted(again)
+    live, returns, lengths, games = np.ones(5, np.bool_), np.zeros(5), np.zeros(5, np.int64), []
+    for _ in range(3000):
+        np.testing.assert_array_equal(player.live, live)
+        step, plain = player.step(np.zeros(5, np.int64)), raw.step(None)
+        terminated, truncated = plain.terminated & live, plain.truncated & live
+        np.testing.assert_array_equal(step.terminated, terminated)
+        np.testing.assert_array_equal(step.truncated, truncated)
+        returns += plain.game_rewards
+        lengths += live
+        for k in np.flatnonzero(plain.game_over):
+            games.append((returns[k], lengths[k]))
+            returns[k] = lengths[k] = 0
+        live = ~(terminated | truncated)
+    assert len(games) > 100
+    assert player.episodes == games
 
 
 def test_a_life_that_is_won_does_not_end_a_game():

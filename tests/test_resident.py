@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 PLENTY = 1 << 30
 
 
-def filled_slab(shape=(4, 84, 84), envs=3):
-    slab = Slab(SlabLayout(2, 4, envs, shape, "uint8"))
+def filled_slab(shape=(4, 84, 84), envs=3, *, channels_last=False):
+    slab = Slab(SlabLayout(2, 4, envs, shape, "uint8", channels_last=channels_last))
     slab.observations[...] = np.random.default_rng(envs).integers(0, 256, slab.observations.shape, np.uint8)
     return slab
 
@@ -34,10 +34,12 @@ def keep_segment(resident, slab, segment):
         resident.keep([Place(slab, segment, step)], states)
 
 
-@pytest.mark.parametrize("shape", [(4, 84, 84), (84, 84, 3), (5,)])
-def test_rollouts_are_gathered_as_the_slabs_hold_them(shape):
+@pytest.mark.parametrize(
+    ("shape", "channels_last"), [((4, 84, 84), True), ((4, 84, 84), False), ((84, 84, 3), False), ((5,), False)]
+)
+def test_rollouts_are_gathered_as_the_slabs_hold_them(shape, channels_last):
     resident = ResidentStates(CPU, PLENTY)
-    slabs = [filled_slab(shape, 3), filled_slab(shape, 2)]
+    slabs = [filled_slab(shape, envs, channels_last=channels_last) for envs in (3, 2)]
     for slab, segment in zip(slabs, (1, 0), strict=True):
         keep_segment(resident, slab, segment)
     gathered = resident.gather([Rollouts(slabs[1], 0, lambda _: None), Rollouts(slabs[0], 1, lambda _: None)])
@@ -45,8 +47,8 @@ def test_rollouts_are_gathered_as_the_slabs_hold_them(shape):
         [slabs[1].observations[0].reshape(-1, *shape), slabs[0].observations[1].reshape(-1, *shape)]
     )
     np.testing.assert_array_equal(gathered.numpy(), expected)
-    if shape == (4, 84, 84):
-        assert gathered.is_contiguous(memory_format=torch.channels_last), "convolutions would copy it"
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert gathered.is_contiguous(memory_format=layout), "convolutions would copy it"
 
 
 def test_a_batch_of_several_requests_is_kept_by_each_ones_place():

@@ -1,5 +1,6 @@
 """The device that only waits: one at a time, for threads and processes, and nobody is held up by one that dies."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ga3c import latency
+from ga3c.batches import Batcher
 from ga3c.choices import LossConfig
 from ga3c.config import TrainConfig
 from ga3c.curves import Curve, Line, find_curve
@@ -23,6 +25,7 @@ from ga3c.model import Batch
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 from ga3c.simulated import SimulatedModel, Timeline
+from ga3c.slabs import Rollouts, Slab, SlabLayout
 
 LOSS = LossConfig(entropy_cost=0.0, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
 SERVE = """
@@ -52,12 +55,15 @@ def serving(fd, times, seconds):
     return process
 
 
-def simulated(prediction=(0.0, 0.0), training=(0.0, 0.0)):
+def simulated(prediction=(0.0, 0.0), training=(0.0, 0.0), *, several_threads=False):
     torch.manual_seed(1)
     network = build_network("mlp", (4,), 3, "orthogonal")
     optimiser = build_optimiser("adam", network.parameters(), 1e-3, 0.99, 1e-5)
     curve = Curve(Line(*prediction), Line(*training))
-    return SimulatedModel(network, optimiser, LOSS, curve=curve, timeline=Timeline(), num_actions=3)
+    return SimulatedModel(
+        network, optimiser, LOSS,
+        curve=curve, timeline=Timeline(), num_actions=3, several_threads=several_threads,
+    )  # fmt: skip
 
 
 def test_requests_of_threads_are_served_one_at_a_time():
@@ -134,6 +140,18 @@ def test_predictions_and_updates_take_the_time_of_their_batch_and_change_only_th
     assert time.monotonic() - began >= 0.03 + 10 * 0.001
     assert (figures.samples, figures.lags, model.version) == (10, {0: 10}, 1)
     assert all(torch.equal(a, b) for a, b in zip(weights, model.network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("several_threads", [True, False])
+def test_states_stay_on_the_device_where_they_would_on_a_gpu(several_threads):
+    model = simulated(several_threads=several_threads)
+    assert not model.on_cpu
+    slab = Slab(SlabLayout(2, 5, 3, (4,), "float32"))
+    rollouts = [Rollouts(slab, segment, lambda _: None) for segment in (1, 0)]
+    batch = Batcher(model, discount=0.99, trace_decay=0.95).gather(rollouts)
+    assert len(batch.states) == len(batch.actions) == 30
+    assert (model.recall(rollouts) is not None) == several_threads
+    assert model.update(dataclasses.replace(batch, live=torch.ones(30, dtype=torch.bool)), 0.1).samples == 30
 
 
 def test_waiting_costs_no_cpu():

@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 
+from ga3c.envs import EnvSpec
 from ga3c.slabs import Slab, SlabLayout, create_slab_memory
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=(4, 84, 84), observation_dtype="uint8")
@@ -49,8 +50,11 @@ def test_a_slab_needs_no_room_in_dev_shm_and_vanishes_with_its_last_user():
     ("shape", "last"),
     [((4, 84, 84), True), ((1, 64, 96), True), ((84, 84, 3), False), ((4,), False), ((64, 32, 32), False)],
 )
-def test_images_are_kept_channels_last_and_read_as_they_were_written(shape, last):
-    layout = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=shape, observation_dtype="uint8")
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_images_lie_as_the_model_reads_them_and_are_read_as_they_were_written(shape, last, on_cpu):
+    spec = EnvSpec("Some-v0", "gymnasium", shape, "uint8", num_actions=3, frames_per_step=1, game=None, protocol="none")
+    layout = SlabLayout.of(spec, segments=2, t_max=3, envs=2, on_cpu=on_cpu)
+    last = last and on_cpu
     slab = Slab(layout)
     states = np.random.default_rng(1).integers(0, 256, (2, *shape), np.uint8)
     slab.write_states(1, 2, states)
@@ -60,3 +64,18 @@ def test_images_are_kept_channels_last_and_read_as_they_were_written(shape, last
     assert in_memory.flags.c_contiguous
     assert not slab.observations[0].any()
     assert not slab.observations[1, :2].any()
+
+
+def test_views_of_a_step_are_its_place_in_the_arrays():
+    slab = Slab(LAYOUT)
+    for segment in range(2):
+        for t in range(3):
+            step = slab.steps[segment][t]
+            for name, view in zip(step._fields, step, strict=True):
+                whole = getattr(slab, name)
+                assert view.shape == whole.shape[2:]
+                assert np.shares_memory(view, whole[segment, t])
+                view[...] = 1
+                assert whole.any()
+                view[...] = 0
+                assert not whole.any()

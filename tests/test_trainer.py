@@ -34,7 +34,7 @@ class ListQueue:
 class FakeModel:
     """Says V(s) = 10 * s and action = s; keeps what it is trained on."""
 
-    pins = False
+    on_cpu = True
 
     def __init__(self):
         self.version = 7
@@ -93,8 +93,8 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     end.close()
 
 
-@pytest.mark.parametrize(("actors", "pins", "in_place"), [(1, False, True), (1, True, False), (2, False, False)])
-def test_states_of_one_actor_are_read_where_they_lie_unless_the_device_wants_them_pinned(actors, pins, in_place):
+@pytest.mark.parametrize(("actors", "on_cpu", "in_place"), [(1, True, True), (1, False, False), (2, True, False)])
+def test_states_of_one_actor_are_read_where_they_lie_unless_they_cross_to_a_device(actors, on_cpu, in_place):
     channels = [make_channel(i)[0] for i in range(actors)]
     for channel in channels:
         channel.slab.observations[0, 0] = [[3], [4]]
@@ -106,7 +106,7 @@ def test_states_of_one_actor_are_read_where_they_lie_unless_the_device_wants_the
             return super().predict(states, places)
 
     model = Looking()
-    model.pins = pins
+    model.on_cpu = on_cpu
     requests = [Request(channel, 0, 0, NO_SEGMENT, []) for channel in channels]
     Predictor(ListQueue([requests]), TrainingQueue(), model, Meters(1), max_batch_size=2).run(NEVER)
     assert seen == [in_place]

@@ -87,7 +87,7 @@ class Step(NamedTuple):
       terminated: [K] bool, the episode ended in a terminal state.
       truncated: [K] bool, the episode was cut.
       game_rewards: [K] float32, unclipped.
-      game_over: [K] bool, a whole game ended here, which a lost life is not.
+      game_over: [K] bool, a whole game ended here, with the episode or at a step that resets; a lost life is no end.
     """
 
     states: NDArray[Any]
@@ -116,6 +116,11 @@ def check_finite(name: str, values: NDArray[Any]) -> None:
     if not finite.all():
         k = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
         raise EnvError(f"environment {k} returned a {name} that is not finite: {values[k]}")
+
+
+def any_of(flags: NDArray[np.bool_]) -> bool:
+    """``flags.any()`` without the Python in it, which takes ten times as long as a few flags do."""
+    return b"\1" in flags.tobytes()
 
 
 class VectorEnv(Protocol):

@@ -18,6 +18,7 @@ from ga3c.envs.base import (
     EnvError,
     EnvSpec,
     Step,
+    any_of,
     atari_protocol,
     check_autoreset,
     check_finite,
@@ -142,8 +143,7 @@ class EnvPoolEnv:
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
         state = self._step(actions.astype(self._action_dtype))
-        states, rewards, truncated = state["obs"], state["reward"], state["trunc"]
-        ended = state["done"] | truncated
+        states, rewards, done, truncated = state["obs"], state["reward"], state["done"], state["trunc"]
         if self._atari:  # bytes, and rewards that are sums of a few integers
             game_rewards, lives = state["info:reward"], state["info:lives"]
         else:
@@ -152,10 +152,11 @@ class EnvPoolEnv:
             if self._dtype != "uint8":
                 check_finite("state", states)
             game_rewards, lives = rewards, self._lives
-        if not (self._resets or ended.any()):  # nearly always; what follows is worth a third of an actor's own work
+        if not (self._resets or any_of(done) or any_of(truncated)):
+            # Nearly always. What follows would be a third of an actor's own work.
             self._lives = lives
-            return Step(states, rewards, ended, truncated, game_rewards, ended)
-        game_over = ended
+            return Step(states, rewards, done, truncated, game_rewards, done)
+        game_over = ended = done | truncated
         if self._atari:
             game_over = (state["info:terminated"] != 0) | truncated
             # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but for
@@ -163,7 +164,7 @@ class EnvPoolEnv:
             game_over = game_over | (self._ended & ~self._game_over & (lives > self._lives))
             self._lives = lives
         self._ended = ended & ~self._ended
-        self._resets = bool(self._ended.any())
+        self._resets = any_of(self._ended)
         self._game_over = game_over
         return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
 

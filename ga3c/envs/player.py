@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ga3c.envs.base import Step, VectorEnv
+from ga3c.envs.base import Step, VectorEnv, any_of
 
 
 class Episode(NamedTuple):
@@ -28,7 +28,8 @@ class Player:
         """Starts the first episodes."""
         self._env = env
         self._returns = np.zeros(env.num_envs)
-        self._lengths = np.zeros(env.num_envs, np.int64)
+        self._steps = 0
+        self._not_played = np.zeros(env.num_envs, np.int64)  # of the steps, by the game that is being played
         self.states: NDArray[Any] = env.reset()
         self.live = np.ones(env.num_envs, np.bool_)
         self._all_live = True
@@ -39,9 +40,10 @@ class Player:
         step = self._env.step(actions)
         self.states = step.states
         self._returns += step.game_rewards
-        self._lengths += self.live
-        if self._all_live and not (step.terminated.any() or step.truncated.any()):
+        self._steps += 1
+        if self._all_live and not (any_of(step.terminated) or any_of(step.truncated)):
             return step  # nearly always: no game can be over, and all are live
+        self._not_played += ~self.live
         step = step._replace(terminated=step.terminated & self.live, truncated=step.truncated & self.live)
         self._note_games(step)
         self.live = ~(step.terminated | step.truncated)
@@ -50,9 +52,9 @@ class Player:
 
     def _note_games(self, step: Step) -> None:
         for k in np.flatnonzero(step.game_over):  # which can be at a step that resets, see EnvPoolEnv
-            self.episodes.append(Episode(float(self._returns[k]), int(self._lengths[k])))
+            self.episodes.append(Episode(float(self._returns[k]), self._steps - int(self._not_played[k])))
             self._returns[k] = 0.0
-            self._lengths[k] = 0
+            self._not_played[k] = self._steps
 
 
 def random_states(env: VectorEnv, num_actions: int, seed: int, steps: int = 400) -> NDArray[Any]:
