@@ -1,5 +1,7 @@
 """Starts a training run: what takes long to come up first, and without torch, then the rest beside it."""
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -29,6 +31,7 @@ def launching(
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     with ExitStack() as undo:
+        undo.enter_context(_uninterrupted())
         server = None
         if mode in _ROLES:
             server = ForkServer(_ROLES[mode])
@@ -47,3 +50,22 @@ def launching(
             return train(config, spec, server, sampler, events, quiet=quiet)
 
         yield launch
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Asks the kernel to let a thread go on when another wakes: this one, and all that it starts inside.
+
+    All cores are busy, and nobody is hurried: what an interruption wins for one it loses in caches for two. A policy
+    that the user has chosen (``chrt``) stays.
+    """
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        yield
+        return
+    with contextlib.suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -81,6 +81,21 @@ def test_a_callback_that_returns_false_ends_the_run_and_the_process_is_as_it_was
     assert resumed.env_steps >= run.env_steps + 500
 
 
+def test_all_of_a_run_is_scheduled_as_batch_work_and_its_caller_as_before(tmp_path):
+    before, seen = os.sched_getscheduler(0), {}
+
+    def on_update(update):
+        seen["caller"] = {os.sched_getscheduler(0)}
+        for pid, title in roles(Path.cwd()).items():
+            seen[title] = {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+        return False
+
+    train(tmp_path / "run", on_update=on_update)
+    assert {"caller", "ga3c: actor 0", "ga3c: actor 1"} <= set(seen)
+    assert set.union(*seen.values()) == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == before
+
+
 def test_what_a_callback_raises_is_raised_once_what_was_learnt_is_written(tmp_path):
     def on_episode(game):
         raise ZeroDivisionError("mine")
