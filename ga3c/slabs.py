@@ -14,9 +14,9 @@ the last process that maps it, however that process died.
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,9 @@ class SlabLayout:
         return sum(_padded(shape, dtype) for shape, dtype in self.fields().values())
 
 
-class SlabStep(NamedTuple):
-    """Views of one step of a segment, all [K, ...], named as in ``Slab``; made once, because each takes a while."""
+@dataclass(eq=False)
+class StepArrays:
+    """What a slab has for each step: of all of its steps, [S, T, K, ...], or of one, [K, ...]; see ``Slab``."""
 
     observations: NDArray[Any]
     live: NDArray[np.bool_]
@@ -93,7 +94,7 @@ class SlabStep(NamedTuple):
     values: NDArray[np.float32]
 
 
-class Slab:
+class Slab(StepArrays):
     """Views of one slab's arrays.
 
     Attributes (S segments, T steps, K environments):
@@ -106,16 +107,9 @@ class Slab:
       versions: [S, T] model version that chose a_t. Written by a predictor.
       bootstrap_values: [S, K] V(s_T). Written by the predictor that answers the next segment's first request.
       clock: where the actor's time goes, see ``ActorClock``. Written by the actor, read at any time.
-      steps: [S][T] what belongs to a step.
+      steps: [S][T] views of what belongs to one step; made once, because making them takes a while.
     """
 
-    observations: NDArray[np.generic]
-    live: NDArray[np.bool_]
-    rewards: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    actions: NDArray[np.int64]
-    values: NDArray[np.float32]
     versions: NDArray[np.int64]
     bootstrap_values: NDArray[np.float32]
     clock: NDArray[np.float64]
@@ -133,9 +127,9 @@ class Slab:
             else:
                 setattr(self, name, np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
-        arrays = [getattr(self, name) for name in SlabStep._fields]
+        arrays = [getattr(self, field.name) for field in fields(StepArrays)]
         self.steps = [
-            [SlabStep(*(array[segment, t] for array in arrays)) for t in range(layout.t_max)]
+            [StepArrays(*(array[segment, t] for array in arrays)) for t in range(layout.t_max)]
             for segment in range(layout.segments)
         ]
 

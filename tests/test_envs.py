@@ -121,7 +121,7 @@ def test_a_step_says_what_envpool_says(game):
         assert not (step.game_over & ~over & ~ended).any()
         resets += int(ended.sum())
         ended = (terminated | truncated) & ~ended
-    assert resets > 0 or game == "Pong-v5"
+    assert resets > 0
     env.close()
     raw.close()
 
