@@ -5,7 +5,7 @@ to be spent, and a step needs ``c_env + c_predict + c_train`` of them, whatever 
 that is not the CPU the environments have the cores to themselves, and the device has predictions and training; with one
 that only waits (``--device simulated:NAME``) the environments are all there is.
 
-``throughput.py --limit`` measures the limit between its runs, and prints what share of it they reached.
+``throughput.py`` measures the limit by turns with its runs, and prints what share of it they reached.
 """
 
 import dataclasses
@@ -118,27 +118,69 @@ def _main(arguments: list[str]) -> None:
     print(f"appended to {options.record}")
 
 
-def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float, jobs: list[Job] | None = None) -> Limit:
-    """Measures ``jobs``, every core busy, and computes the limit from the cheapest of each kind.
+def measure_limit(config: TrainConfig, spec: EnvSpec, seconds: float) -> Limit:
+    """The machine's limit, from a grid of batches, precisions, layouts and threads.
 
     Args:
       config: says the network, the precision (``auto``: what computes fastest) and the device.
       spec: of the environment.
       seconds: of each measurement.
-      jobs: at least one of each kind that counts; None is a grid of batches, precisions, layouts and threads.
     """
-    cores = len(os.sched_getaffinity(0))
-    with processes(_serve, config, spec) as ends:
+    with measuring(config, spec) as machine:
+        jobs = _grid(config, spec, machine.cores, on_cpu=machine.on_cpu)
+        return machine.limit({job: machine.seconds_a_step(job, seconds) for job in jobs})
+
+
+class Machine:
+    """Processes, one a core, that do nothing until they are asked what a step costs.
+
+    Attributes:
+      cores: that they may use.
+      on_cpu: whether the model computes on them.
+    """
+
+    def __init__(self, ends: list[Connection]) -> None:
+        """``ends`` are those of processes that serve."""
         (device,) = {answer(end) for end in ends}
-        on_cpu = device == "cpu"
-        jobs = jobs or _grid(config, spec, cores, on_cpu=on_cpu)
-        measured = {job: _measure(job, ends, seconds, alone=not on_cpu) for job in jobs}
-    kinds = sorted({job.kind for job in measured})
-    best = {kind: cheapest(measured, kind)[0] for kind in kinds}
-    costs = {kind: measured[best[kind]] for kind in kinds}
-    on_device = 1 / (costs["predict"] + costs["train"]) if not on_cpu else float("inf")
-    on_cores = cores / (sum(costs.values()) if on_cpu else costs["env"])
-    return Limit(min(on_cores, on_device), cores, costs, best, measured)
+        self.cores = len(ends)
+        self.on_cpu = device == "cpu"
+        self._ends = ends
+
+    def seconds_a_step(self, job: Job, seconds: float, warm_up_s: float = _WARM_UP_S) -> float:
+        """Seconds of a core (of a device that is not the CPU) that a step of ``job`` costs, every core busy with it.
+
+        It takes ``warm_up_s + seconds``; the first time it has to be made besides, which takes longer.
+        """
+        if job.kind == "env":
+            alone, busy = job.alone, self._ends
+        else:
+            alone, busy = not self.on_cpu, self._ends[: max(1, self.cores // job.threads)]
+        busy = busy[:1] if alone else busy
+        for end in busy:
+            end.send(job)
+        for end in busy:
+            answer(end)  # it is made
+        begin = time.monotonic() + warm_up_s
+        for end in busy:
+            end.send((begin, begin + seconds))
+        rate = sum(float(answer(end)) for end in busy)  # each has counted its own steps in its own seconds
+        return (1 if alone else len(busy) * job.threads) / rate
+
+    def limit(self, measured: dict[Job, float]) -> Limit:
+        """The limit by what jobs were measured to cost, of which the cheapest of each kind counts."""
+        kinds = sorted({job.kind for job in measured})
+        best = {kind: cheapest(measured, kind)[0] for kind in kinds}
+        costs = {kind: measured[best[kind]] for kind in kinds}
+        on_device = 1 / (costs["predict"] + costs["train"]) if not self.on_cpu else float("inf")
+        on_cores = self.cores / (sum(costs.values()) if self.on_cpu else costs["env"])
+        return Limit(min(on_cores, on_device), self.cores, costs, best, measured)
+
+
+@contextmanager
+def measuring(config: TrainConfig, spec: EnvSpec) -> Iterator[Machine]:
+    """Yields what measures; its processes end with the block."""
+    with processes(_serve, config, spec) as ends:
+        yield Machine(ends)
 
 
 def cheapest(measured: dict[Job, float], kind: str) -> list[Job]:
@@ -158,22 +200,6 @@ def _grid(config: TrainConfig, spec: EnvSpec, cores: int, *, on_cpu: bool) -> li
         layouts = ["channels-last", "contiguous"]
     ways = [(p, t, layout) for p in precisions for t in threads for layout in layouts if t == 1 or layout == layouts[0]]
     return jobs + [Job(kind, n, *way) for kind, n in sizes for way in ways]
-
-
-def _measure(job: Job, ends: list[Connection], seconds: float, *, alone: bool) -> float:
-    """Seconds of a core (of the device: ``alone``) a step."""
-    alone = job.alone if job.kind == "env" else alone
-    busy = ends[:1] if alone else ends if job.kind == "env" else ends[: max(1, len(ends) // job.threads)]
-    for end in busy:
-        end.send(job)
-    for end in busy:
-        answer(end)  # it is made
-    begin = time.monotonic() + _WARM_UP_S
-    for end in busy:
-        end.send((begin, begin + seconds))
-    rate = sum(float(answer(end)) for end in busy)  # each has counted its own steps in its own seconds
-    cores = 1 if alone else len(busy) * job.threads
-    return cores / rate
 
 
 @contextmanager
@@ -214,9 +240,13 @@ def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> N
     """The life of a measuring process: says where it computes, then answers each job with its steps a second."""
     try:
         end.send(_device(config))
+        made: dict[Job, tuple[Callable[[], Any], int]] = {}
         while True:
             job = end.recv()
-            call, steps = work(config, spec, job, index)
+            if job not in made:
+                made[job] = work(config, spec, job, index)
+            call, steps = made[job]
+            _use_threads(job)
             call()
             end.send("ready")
             begin, until = end.recv()
@@ -231,6 +261,14 @@ def _serve(end: Connection, config: TrainConfig, spec: EnvSpec, index: int) -> N
         pass
     except Exception as error:
         end.send(error)
+
+
+def _use_threads(job: Job) -> None:
+    """Lets the model's work have as many threads as ``job`` says."""
+    if job.kind != "env":
+        import torch
+
+        torch.set_num_threads(job.threads)
 
 
 def _device(config: TrainConfig) -> str:

@@ -1,7 +1,9 @@
 """The processes of a running ``ga3c train``, seen from outside."""
 
 import contextlib
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -13,6 +15,23 @@ def actors(learner: int) -> list[int]:
 def tree(pid: int) -> list[int]:
     """Process ids of a process and all that descend from it."""
     return [pid, *(descendant for child in _children(pid) for descendant in tree(child))]
+
+
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """As under a laptop's lid: a process and all that descend from it stop, and go on after the block."""
+    pids = tree(pid)
+    _signal(pids, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, number)
 
 
 def alive(pid: int) -> bool:

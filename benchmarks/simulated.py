@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from ga3c.envs import EnvConfig, make_env
 from ga3c.errors import UsageError
 
 _LEARNER_CORE, _ACTOR_CORE = 0, 1
-_POLL_S = 0.2
 # Network, actors, environments of each, t_max, smallest training batch.
 _SETTINGS = (
     ("small", 4, 8, 5, 160),
@@ -140,15 +138,13 @@ def _compare(options: Options, network: str, count: int, envs: int, t_max: int, 
     }
 
 
-def _pin(learner: subprocess.Popen[str]) -> None:
-    """Keeps the learner on its core and the actors on theirs, those that come later too."""
-    while learner.poll() is None:
-        pinned = {learner.pid: _LEARNER_CORE} | dict.fromkeys(actors(learner.pid), _ACTOR_CORE)
-        for pid, core in pinned.items():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    os.sched_setaffinity(int(task.name), {core})
-        time.sleep(_POLL_S)
+def _pin(learner: int) -> None:
+    """Keeps the learner on its core and the actors on theirs, those that have come since too."""
+    pinned = {learner: _LEARNER_CORE} | dict.fromkeys(actors(learner), _ACTOR_CORE)
+    for pid, core in pinned.items():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {core})
 
 
 if __name__ == "__main__":

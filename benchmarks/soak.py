@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import tyro
 from control import Control, control
 from crashes import crash
 from interrupts import interrupt
-from processes import actors, memory_mb, tree
+from processes import actors, memory_mb, standing_still
 from record import RESULTS, ROOT, BenchmarkError, append, facts, prepare, run_benchmark, spread
 
 from ga3c.errors import UsageError
@@ -119,7 +118,7 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
         while learner.poll() is None:
             now = time.monotonic()
             if options.suspend_s and now - began > 30 * options.minutes:
-                with _standing_still(learner.pid):
+                with standing_still(learner.pid):
                     time.sleep(options.suspend_s)
                 suspended_s, options = options.suspend_s, replace(options, suspend_s=0.0)
                 began += suspended_s  # which is no time of training
@@ -144,26 +143,9 @@ def _run(options: Options, folder: Path) -> tuple[list[Sample], int, str]:
     return samples, kills, words
 
 
-@contextlib.contextmanager
-def _standing_still(learner: int) -> Iterator[None]:
-    """As under a laptop's lid: all of them stop, and go on after the block."""
-    pids = tree(learner)
-    _signal(pids, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        _signal(pids, signal.SIGCONT)
-
-
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.kill(pid, number)
-
-
 def _control_us(learner: int, machine: Control) -> float:
     """What a step costs outside of the run, which stands still for it: it shares neither cores nor caches with it."""
-    with _standing_still(learner):
+    with standing_still(learner):
         return machine.sample_us()
 
 

@@ -2,19 +2,21 @@
 
 Options that are not listed here, and the environment, go to ``ga3c train``, which runs as a user runs it; what it
 writes to metrics.jsonl is what counts. A peer plays the same game with the same network, rollouts and environments,
-turn by turn with GA3C. The machine's own limit (``limits.py``) is measured before and after each run of GA3C's; the
-*efficiency* is the share of it that the run reached.
+turn by turn with GA3C. After each of its windows a run of GA3C's stands still for the machine's own limit to be
+measured (``limits.py``); the *efficiency* is the share of it that the run reached.
 """
 
 import math
 import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from limits import Limit, cheapest, measure_limit
+from limits import Job, Limit, Machine, cheapest, measure_limit, measuring
 from peer import peer_python, run_peer
 from record import RESULTS, BenchmarkError, append, facts, prepare, run_benchmark
 from training import WINDOW_S, Run, in_words, say, series, train_run
@@ -24,7 +26,9 @@ from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 from ga3c.resolve import read_options, resolve
 
-_GRID_S, _AGAIN_S = 1.0, 3.0  # of each measurement of the limit
+_GRID_S = 1.0  # of each measurement of the limit
+_TURN_S, _TURN_WARM_UP_S = 0.7, 0.15  # of each of those that are made while a run stands still
+_BEST = 2  # jobs of each kind that are measured so: what was cheapest once may be a lucky one
 _PEER_NETWORKS = ("small", "nature")
 _PROTOCOL = ("frame_skip", "frame_stack", "noop_max", "fire_on_reset", "reward_clip", "episodic_life")
 
@@ -159,19 +163,20 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
     repeats: list[list[Run]] = []
     ratios: list[float] = []
     settings: Run = {}
-    limits = _Limits(train_arguments) if options.limit else None
-    for number in range(1, options.repeats + 1):
-        ours, settings = train_run(train_arguments, options.warm_up_s, options.seconds)
-        say(number, ours)
-        if limits is not None:
-            limits.compare(number, ours)
-        theirs = _peer_runs(options, settings)
-        for run in theirs:
-            say(number, run)
-        repeats.append([ours, *theirs])
-        if theirs:
-            ratios.append(ours["pps"]["median"] / max(run["pps"]["median"] for run in theirs))
-            print(f"repeat {number}  ga3c / {options.peer} at its best: {ratios[-1]:.2f}", flush=True)
+    with _limits_of(train_arguments) if options.limit else nullcontext() as limits:
+        for number in range(1, options.repeats + 1):
+            between = limits.measure_next if limits is not None else None
+            ours, settings = train_run(train_arguments, options.warm_up_s, options.seconds, between=between)
+            say(number, ours)
+            if limits is not None:
+                limits.compare(number, ours)
+            theirs = _peer_runs(options, settings)
+            for run in theirs:
+                say(number, run)
+            repeats.append([ours, *theirs])
+            if theirs:
+                ratios.append(ours["pps"]["median"] / max(run["pps"]["median"] for run in theirs))
+                print(f"repeat {number}  ga3c / {options.peer} at its best: {ratios[-1]:.2f}", flush=True)
     print("\n".join(_summary(repeats, ratios)))
     row = {"options": _options_row(options), "settings": settings, "repeats": repeats, "ratios": ratios}
     if limits is not None:
@@ -181,37 +186,55 @@ def _measure(options: Options, train_arguments: list[str]) -> Run:
 
 
 class _Limits:
-    """The machine's limit, before and after each run.
+    """The machine's limit, measured by turns with the runs.
 
     Attributes:
-      found: in the order in which they were measured; the first is that of the whole grid, whose best the others are.
-      efficiency: of each run, beside the mean of the two around it.
+      found: that of the whole grid, and then, of its best, one for each run.
+      efficiency: of each run, beside its limit.
     """
 
-    def __init__(self, train_arguments: list[str]) -> None:
-        self._config, self._spec = resolve(read_options(train_arguments, "ga3c train"))
-        grid = measure_limit(self._config, self._spec, _GRID_S)
-        print(grid.in_words(), flush=True)
-        # The best of many is a lucky one: what the first two cost is measured anew.
-        self._jobs = [job for kind in grid.best for job in cheapest(grid.measured, kind)[:2]]
-        self.found = [grid, self._measure()]
+    def __init__(self, grid: Limit, machine: Machine) -> None:
+        """``machine`` measures the best of ``grid`` again."""
+        self.found = [grid]
         self.efficiency: list[float] = []
+        self._machine = machine
+        kinds = [cheapest(grid.measured, kind)[:_BEST] for kind in grid.best]
+        self._jobs = [job for jobs in zip(*kinds, strict=True) for job in jobs]
+        self._costs: dict[Job, list[float]] = {job: [] for job in self._jobs}
+        self._turn = 0
+        for job in self._jobs:  # which takes a while once
+            machine.seconds_a_step(job, _TURN_S)
 
-    def _measure(self) -> Limit:
-        return measure_limit(self._config, self._spec, _AGAIN_S, self._jobs)
+    def measure_next(self) -> None:
+        """Measures one of the jobs, in less than a second."""
+        job = self._jobs[self._turn % len(self._jobs)]
+        self._turn += 1
+        self._costs[job].append(self._machine.seconds_a_step(job, _TURN_S, _TURN_WARM_UP_S))
 
     def compare(self, number: int, run: Run) -> None:
-        """Measures the limit after a run, and what share of it the run reached."""
-        before = self.found[-1]
-        self.found.append(self._measure())
-        limit = (before.steps_per_s + self.found[-1].steps_per_s) / 2
-        self.efficiency.append(round(run["pps"]["median"] / limit, 4))
-        print(f"repeat {number}  {self.found[-1].in_words()}; efficiency {self.efficiency[-1]:.2f}", flush=True)
+        """Says what share of the limit a run reached, by what was measured since the last one."""
+        while not all(self._costs.values()):
+            self.measure_next()  # a short run left no time for all
+        limit = self._machine.limit({job: statistics.median(costs) for job, costs in self._costs.items()})
+        for costs in self._costs.values():
+            costs.clear()
+        self.found.append(limit)
+        self.efficiency.append(round(run["pps"]["median"] / limit.steps_per_s, 4))
+        print(f"repeat {number}  {limit.in_words()}; efficiency {self.efficiency[-1]:.2f}", flush=True)
 
     def in_words(self) -> str:
         """The efficiency of all runs."""
         listed = ", ".join(f"{share:.2f}" for share in self.efficiency)
         return f"  efficiency: median {statistics.median(self.efficiency):.2f} of {listed}"
+
+
+@contextmanager
+def _limits_of(train_arguments: list[str]) -> Iterator[_Limits]:
+    config, spec = resolve(read_options(train_arguments, "ga3c train"))
+    grid = measure_limit(config, spec, _GRID_S)
+    print(grid.in_words(), flush=True)
+    with measuring(config, spec) as machine:
+        yield _Limits(grid, machine)
 
 
 def _options_row(options: Options) -> Run:
