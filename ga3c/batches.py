@@ -22,21 +22,20 @@ class Batcher:
         self._states: Tensor | None = None  # grown when a batch is larger
 
     def gather(self, rollouts: Sequence[Rollouts]) -> Batch:
-        """Copies rollouts into one batch. Samples are ordered by rollouts, step, environment."""
+        """Copies rollouts of one layout into one batch. Samples are ordered by rollouts, step, environment."""
         states = self._model.recall(rollouts)
         if states is None:
             states = self._gather_states(rollouts)
 
         def flat(name: str) -> np.ndarray:
-            return np.concatenate([r.field(name).reshape(-1) for r in rollouts])
+            return np.concatenate([r.field(name) for r in rollouts]).reshape(-1)
 
-        versions = np.concatenate([np.repeat(r.field("versions"), r.count) for r in rollouts])
         return Batch(
             states=states,
             actions=torch.from_numpy(flat("actions")),
             returns=torch.from_numpy(self._returns(rollouts)),
             live=torch.from_numpy(flat("live")),
-            versions=versions,
+            versions=np.repeat(flat("versions"), rollouts[0].count),
         )
 
     def _gather_states(self, rollouts: Sequence[Rollouts]) -> Tensor:
@@ -51,6 +50,7 @@ class Batcher:
 
     def _returns(self, rollouts: Sequence[Rollouts]) -> np.ndarray:
         """[B] targets of all rollouts, computed at once over [T, sum of K]."""
+        t_max, count = rollouts[0].layout.t_max, rollouts[0].count
 
         def by_step(name: str) -> np.ndarray:
             return np.concatenate([r.field(name) for r in rollouts], axis=1)
@@ -64,8 +64,7 @@ class Batcher:
             self._discount,
             self._trace_decay,
         )
-        columns = np.split(returns, np.cumsum([r.count for r in rollouts])[:-1], axis=1)
-        return np.concatenate([c.reshape(-1) for c in columns])
+        return returns.reshape(t_max, -1, count).swapaxes(0, 1).reshape(-1)
 
     def _buffer(self, size: int, like: Rollouts) -> Tensor:
         if self._states is None or len(self._states) < size:

@@ -30,6 +30,8 @@ from ga3c.envs.base import (
 warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32.*", category=UserWarning)
 
 _ENV_IDS = ("env_id", "players.env_id")  # what EnvPool takes before the actions: whose they are
+_STATE = ("obs", "reward", "done", "trunc")  # what is read of its answers, and of an Atari game's
+_ATARI_STATE = (*_STATE, "info:reward", "info:lives", "info:terminated")
 
 
 # Registers games that are drawn with matplotlib: with it EnvPool takes twice as long to import, in every process.
@@ -124,10 +126,12 @@ class EnvPoolEnv:
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
         self._atari = bool(settings)
-        self._ids = np.arange(len(seeds), dtype=np.int32)
         (action,) = (n for n in self._env._action_keys if n not in _ENV_IDS)
-        self._action_dtype = self._env.spec.action_array_spec[action].dtype
-        self._state_keys = self._env._state_keys
+        ids = np.arange(len(seeds), dtype=np.int32)
+        self._actions = np.zeros(len(seeds), self._env.spec.action_array_spec[action].dtype)
+        self._sent = [*(ids for _ in _ENV_IDS), self._actions]
+        names = _ATARI_STATE if self._atari else _STATE
+        self._places = [self._env._state_keys.index(name) for name in names]
         self._lives = np.zeros(len(seeds), np.int32)
         self._ended = np.zeros(len(seeds), np.bool_)  # by the last step: the next one resets
         self._resets = False  # the next step, an environment at least
@@ -142,10 +146,9 @@ class EnvPoolEnv:
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
-        state = self._step(actions.astype(self._action_dtype))
-        states, rewards, done, truncated = state["obs"], state["reward"], state["done"], state["trunc"]
+        states, rewards, done, truncated, *atari = self._step(actions)
         if self._atari:  # bytes, and rewards that are sums of a few integers
-            game_rewards, lives = state["info:reward"], state["info:lives"]
+            game_rewards, lives, terminated = atari
         else:
             states, rewards = states.astype(self._dtype, copy=False), rewards.astype(np.float32, copy=False)
             check_finite("reward", rewards)
@@ -158,7 +161,7 @@ class EnvPoolEnv:
             return Step(states, rewards, done, truncated, game_rewards, done)
         game_over = ended = done | truncated
         if self._atari:
-            game_over = (state["info:terminated"] != 0) | truncated
+            game_over = (terminated != 0) | truncated
             # After a lost life EnvPool plays no-ops; a game that ends in them is started anew without a word, but for
             # the lives, which have risen after a step that resets. (A life that is won rises in the middle of play.)
             game_over = game_over | (self._ended & ~self._game_over & (lives > self._lives))
@@ -168,14 +171,16 @@ class EnvPoolEnv:
         self._game_over = game_over
         return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
 
-    def _step(self, actions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _step(self, actions: NDArray[np.int64]) -> list[NDArray[Any]]:
         """What ``step`` of EnvPool's Gymnasium class does, without its dictionaries and copies.
 
-        They cost an actor of 8 games 0.2 ms a step, 5 % of the games' own time.
+        They cost an actor of 8 games 0.2 ms a step, 5 % of the games' own time. Returns the arrays of ``_STATE``.
         """
         try:
-            self._env._send([*(self._ids for _ in _ENV_IDS), actions])
-            return dict(zip(self._state_keys, self._env._recv(), strict=True))
+            self._actions[...] = actions  # no game reads them any more: every one has answered
+            self._env._send(self._sent)
+            state = self._env._recv()
+            return [state[place] for place in self._places]
         except Exception as error:
             raise EnvError(f"the environments raised {type(error).__name__} in step: {error}") from error
 
