@@ -30,7 +30,7 @@ class Script:
         reward, terminated, truncated, game_reward, over = self.steps[len(self.actions) - 1]
         state = np.full((1, 1), len(self.actions), np.float32)
         return Step(state, np.float32([reward]), *(np.array([x]) for x in (terminated, truncated)),
-                    np.float32([game_reward]), np.array([over]))  # fmt: skip
+                    np.float32([game_reward]), np.array([over]), terminated or truncated or over)  # fmt: skip
 
 
 class Port:

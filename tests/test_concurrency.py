@@ -148,7 +148,7 @@ class Stamped:
         self._states[:, 2] += 1
         never = np.zeros(self.num_envs, np.bool_)
         rewards = self._states[:, 2].copy()
-        return Step(self._states.copy(), rewards, never, never, rewards, never)
+        return Step(self._states.copy(), rewards, never, never, rewards, never, any_ended=False)
 
 
 def answer(states):

@@ -119,6 +119,7 @@ def test_a_step_says_what_envpool_says(game):
         # A game that was over before this step may be so again: what a silent restart is, test_actor says.
         assert (step.game_over >= over).all()
         assert not (step.game_over & ~over & ~ended).any()
+        assert step.any_ended or not (step.terminated | step.truncated | step.game_over).any()
         resets += int(ended.sum())
         ended = (terminated | truncated) & ~ended
     assert resets > 0
@@ -141,7 +142,9 @@ class Scripted:
         seldom = self.draw.random() < 0.8
         terminated, truncated, over = (self.draw.random(5) < (0.0 if seldom else 0.3) for _ in range(3))
         rewards = self.draw.normal(size=5).astype(np.float32)
-        return Step(np.zeros((5, 1), np.float32), rewards, terminated, truncated, rewards, over & terminated)
+        any_ended = bool((terminated | truncated).any())
+        over &= terminated
+        return Step(np.zeros((5, 1), np.float32), rewards, terminated, truncated, rewards, over, any_ended)
 
 
 def test_a_player_keeps_the_account_that_a_plain_count_keeps():

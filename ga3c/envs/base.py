@@ -88,6 +88,7 @@ class Step(NamedTuple):
       truncated: [K] bool, the episode was cut.
       game_rewards: [K] float32, unclipped.
       game_over: [K] bool, a whole game ended here, with the episode or at a step that resets; a lost life is no end.
+      any_ended: False where no flag above is set, as nearly always: to look at each would take an actor a while.
     """
 
     states: NDArray[Any]
@@ -96,6 +97,7 @@ class Step(NamedTuple):
     truncated: NDArray[np.bool_]
     game_rewards: NDArray[np.float32]
     game_over: NDArray[np.bool_]
+    any_ended: bool
 
 
 class EnvError(RuntimeError):

@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -131,7 +133,9 @@ class EnvPoolEnv:
         self._actions = np.zeros(len(seeds), self._env.spec.action_array_spec[action].dtype)
         self._sent = [*(ids for _ in _ENV_IDS), self._actions]
         names = _ATARI_STATE if self._atari else _STATE
-        self._places = [self._env._state_keys.index(name) for name in names]
+        self._pick: Callable[[list[NDArray[Any]]], tuple[NDArray[Any], ...]] = itemgetter(
+            *(self._env._state_keys.index(name) for name in names)
+        )
         self._lives = np.zeros(len(seeds), np.int32)
         self._ended = np.zeros(len(seeds), np.bool_)  # by the last step: the next one resets
         self._resets = False  # the next step, an environment at least
@@ -158,7 +162,7 @@ class EnvPoolEnv:
         if not (self._resets or any_of(done) or any_of(truncated)):
             # Nearly always. What follows would be a third of an actor's own work.
             self._lives = lives
-            return Step(states, rewards, done, truncated, game_rewards, done)
+            return Step(states, rewards, done, truncated, game_rewards, done, any_ended=False)
         game_over = ended = done | truncated
         if self._atari:
             game_over = (terminated != 0) | truncated
@@ -169,9 +173,9 @@ class EnvPoolEnv:
         self._ended = ended & ~self._ended
         self._resets = any_of(self._ended)
         self._game_over = game_over
-        return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over)
+        return Step(states, rewards, ended & ~truncated, truncated, game_rewards, game_over, any_ended=True)
 
-    def _step(self, actions: NDArray[np.int64]) -> list[NDArray[Any]]:
+    def _step(self, actions: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """What ``step`` of EnvPool's Gymnasium class does, without its dictionaries and copies.
 
         They cost an actor of 8 games 0.2 ms a step, 5 % of the games' own time. Returns the arrays of ``_STATE``.
@@ -179,8 +183,7 @@ class EnvPoolEnv:
         try:
             self._actions[...] = actions  # no game reads them any more: every one has answered
             self._env._send(self._sent)
-            state = self._env._recv()
-            return [state[place] for place in self._places]
+            return self._pick(self._env._recv())
         except Exception as error:
             raise EnvError(f"the environments raised {type(error).__name__} in step: {error}") from error
 

@@ -18,6 +18,7 @@ from ga3c.envs.base import (
     EnvError,
     EnvSpec,
     Step,
+    any_of,
     atari_game,
     atari_protocol,
     check_autoreset,
@@ -220,13 +221,15 @@ class GymnasiumEnv:
         except Exception as error:  # Gymnasium could not put together what they returned
             raise EnvError(f"the environments' step raised {type(error).__name__}: {error}") from error
         game_rewards = np.asarray(rewards, np.float32)
+        game_over = np.asarray(terminated | truncated)
         return Step(
             states=np.asarray(states).astype(self._dtype, copy=False),
             rewards=np.clip(game_rewards, -1, 1) if self._clip else game_rewards,
             terminated=np.asarray(terminated),
             truncated=np.asarray(truncated),
             game_rewards=game_rewards,
-            game_over=np.asarray(terminated | truncated),
+            game_over=game_over,
+            any_ended=any_of(game_over),
         )
 
     def frame(self) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ga3c.envs.base import Step, VectorEnv, any_of
+from ga3c.envs.base import Step, VectorEnv
 
 
 class Episode(NamedTuple):
@@ -41,8 +41,8 @@ class Player:
         self.states = step.states
         self._returns += step.game_rewards
         self._steps += 1
-        if self._all_live and not (any_of(step.terminated) or any_of(step.truncated)):
-            return step  # nearly always: no game can be over, and all are live
+        if self._all_live and not step.any_ended:
+            return step  # nearly always
         self._not_played += ~self.live
         step = step._replace(terminated=step.terminated & self.live, truncated=step.truncated & self.live)
         self._note_games(step)
