@@ -1,6 +1,9 @@
 """What benchmarks/throughput.py refuses before anything runs, and what it makes of a peer's answer. No peer is run."""
 
 import importlib
+import json
+import subprocess
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,3 +91,42 @@ def test_a_peer_plays_the_game_of_the_run_with_as_many_environments(
 def test_a_peer_with_another_network_is_no_comparison(throughput: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="networks differ: 8 parameters, ga3c's 7"):
         asked_peer(throughput, monkeypatch, parameters=8)
+
+
+def rates_line(pps: float, time_s: float) -> str:
+    return json.dumps({"kind": "rates", "time_s": time_s, "pps": pps, "tps": 1.0, "training_samples_per_s": pps}) + "\n"
+
+
+def test_a_run_stands_still_after_each_window_and_its_rates_leave_that_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    training = importlib.import_module("training")
+    metrics, states = tmp_path / "metrics.jsonl", []
+
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+    with subprocess.Popen(["sleep", "60"]) as learner:
+
+        def work() -> None:
+            while state(learner.pid) != "T":
+                time.sleep(0.01)
+            states.append("stood still")
+            time.sleep(0.3)
+
+        pauses = training._Pauses(metrics, work)
+        pauses.look(learner.pid)
+        metrics.write_text(rates_line(10.0, 4.0) + '{"kind": "rates"', encoding="utf-8")
+        for _ in range(3):
+            pauses.look(learner.pid)
+        metrics.write_text(rates_line(10.0, 4.0) + rates_line(8.0, 8.0), encoding="utf-8")
+        assert states == ["stood still"]
+        assert state(learner.pid) != "T"
+        learner.kill()
+    windows = [{"seconds": 4.0, "pps": 10.0, "warm": True}, {"seconds": 4.0, "pps": 8.0, "lag": 2, "warm": True}]
+    first, second = pauses.left_out(windows)
+    assert first == windows[0]
+    assert second["seconds"] == pytest.approx(3.7, abs=0.1)
+    assert second["pps"] * second["seconds"] == pytest.approx(8.0 * 4.0, rel=1e-3)
+    assert second["lag"] == 2
