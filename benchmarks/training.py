@@ -102,7 +102,7 @@ class _Pauses:
         return [self._without(window, self._stood_s.get(number, 0.0)) for number, window in enumerate(windows)]
 
     def _without(self, window: Run, stood_s: float) -> Run:
-        seconds = window["seconds"] - stood_s
+        seconds = max(window["seconds"] - stood_s, 1e-3)  # it may have been due when the pause ended
         rates = {name: window[name] * window["seconds"] / seconds for name in _RATES if window.get(name) is not None}
         return window | rates | {"seconds": round(seconds, 3)}
 
