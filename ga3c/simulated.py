@@ -115,7 +115,7 @@ class SimulatedModel(Model):
         del places  # they stay where they are: there is no device
         version = self.version
         self._timeline.serve(self._curve.prediction.seconds(len(states)))
-        # Thrice as fast as integers(), for a few: it is the device's work, which should take the host no time.
+        # Twice as fast as integers(), for a few: it is the device's work, which should take the host no time.
         draws = self._generator().random(len(states))
         return Prediction((draws * self._num_actions).astype(np.int64), np.zeros(len(states), np.float32), version)
 
