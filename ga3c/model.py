@@ -28,8 +28,8 @@ from ga3c.cuda import InOrder, Recordings, Streams
 from ga3c.losses import actor_critic_loss
 from ga3c.metrics import UpdateFigures
 from ga3c.optim import set_learning_rate
-from ga3c.resident import Place, ResidentStates
-from ga3c.slabs import Rollouts
+from ga3c.resident import PinnedSlabs, Place, ResidentStates
+from ga3c.slabs import Rollouts, Slab
 
 _RESIDENT_SHARE = 0.25  # of a device's free memory, at most, for states that stay there
 
@@ -106,11 +106,13 @@ class Model:
         self._order = InOrder()
         self._recordings: Recordings | None = None
         self.resident: ResidentStates | None = None
+        self._pinned: PinnedSlabs | None = None
         if several_threads and device.type == "cuda":
             self._order = Streams(device)
             self._recordings = Recordings(self._forward, device)
             free_bytes, _ = torch.cuda.mem_get_info(device)
             self.resident = ResidentStates(device, int(_RESIDENT_SHARE * free_bytes))
+            self._pinned = PinnedSlabs(torch.cuda.cudart(), device)  # type: ignore[no-untyped-call]
         if device.type == "cuda":  # cuDNN would compute fp32 in TF32 by itself
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -127,8 +129,12 @@ class Model:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it computes on the CPU, which reads states where they lie; to another device they cross."""
+        """Whether it computes on the CPU; to another device states cross."""
         return self._device.type == "cpu"
+
+    def reads_in_place(self, slab: Slab) -> bool:
+        """Whether states may be given to ``predict`` where they lie in a slab, instead of in a ``host_buffer``."""
+        return self.on_cpu or (self._pinned is not None and self._pinned.pin(slab))
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Draws an action of the policy for each of the states [B, ...] on the host.

@@ -66,7 +66,7 @@ class Predictor:
 
     def _gather(self, batch: list[Request]) -> Tensor:
         """The states [B, ...] that are asked about: where they lie, or a copy that the next batch overwrites."""
-        if len(batch) == 1 and self._model.on_cpu:
+        if len(batch) == 1 and self._model.reads_in_place(batch[0].channel.slab):
             return torch.from_numpy(_states(batch[0]))
         size = sum(request.size for request in batch)
         if self._states is None or len(self._states) < size:

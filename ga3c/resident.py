@@ -1,9 +1,10 @@
-"""States that stay on the device from their prediction until they are trained on, so that each crosses to it once."""
+"""How states come to a device: each crosses once, from where it lies in a slab, and stays until it is trained on."""
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import Tensor
@@ -17,6 +18,40 @@ class Place(NamedTuple):
     slab: Slab
     segment: int
     step: int
+
+
+class PinnedSlabs:
+    """Slabs whose states the device copies from where they lie, because their memory is page-locked.
+
+    That spares the host a copy of each state. Slabs are pinned when they are first asked about, which takes about a
+    quarter of a second a GB, and released when they go.
+    """
+
+    def __init__(self, runtime: Any, device: torch.device) -> None:
+        """``runtime`` is what ``torch.cuda.cudart()`` returns."""
+        self._runtime = runtime
+        self._device = device
+        self._pinned: WeakKeyDictionary[Slab, bool] = WeakKeyDictionary()
+        self._lock = threading.Lock()  # guards the dictionary
+
+    def pin(self, slab: Slab) -> bool:
+        """Whether a slab is pinned; it is tried once."""
+        with self._lock:
+            if slab not in self._pinned:
+                self._pinned[slab] = self._register(slab)
+            return self._pinned[slab]
+
+    def _register(self, slab: Slab) -> bool:
+        states = slab.observations
+        address, nbytes = states.ctypes.data, states.nbytes
+        if int(self._runtime.cudaHostRegister(address, nbytes, 0)) == 0:
+            release = finalize(slab, self._runtime.cudaHostUnregister, address)  # before its memory is unmapped
+            release.atexit = False  # the process's end does that
+            return True
+        # CUDA keeps the refusal for the next launch to report: this one.
+        with suppress(RuntimeError):
+            torch.zeros(1, device=self._device)
+        return False
 
 
 class ResidentStates:

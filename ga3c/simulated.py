@@ -24,7 +24,7 @@ from ga3c.curves import Curve
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Batch, Model, Prediction
 from ga3c.resident import Place
-from ga3c.slabs import Rollouts
+from ga3c.slabs import Rollouts, Slab
 
 _TURN_S = 1e-3
 
@@ -102,6 +102,11 @@ class SimulatedModel(Model):
     def on_cpu(self) -> bool:
         """It stands for a device that states cross to."""
         return False
+
+    def reads_in_place(self, slab: Slab) -> bool:
+        """As a CUDA device reads slabs that are pinned."""
+        del slab
+        return True
 
     def recall(self, rollouts: Sequence[Rollouts]) -> Tensor | None:
         """As many as the states that are there: one byte, again and again."""

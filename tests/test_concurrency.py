@@ -159,8 +159,6 @@ def answer(states):
 class SlowModel:
     """Answers states and checks what it is trained on, with delays in between."""
 
-    on_cpu = True
-
     def __init__(self, delay):
         self.version = 0
         self._delay = delay
@@ -170,6 +168,9 @@ class SlowModel:
 
     def host_buffer(self, shape, dtype, *, channels_last):
         return torch.empty(shape, dtype=getattr(torch, dtype))
+
+    def reads_in_place(self, slab):
+        return True
 
     def recall(self, rollouts):
         return None

@@ -1,5 +1,6 @@
 """What only a CUDA device can show: the order of streams, recorded forward passes, states that stay there."""
 
+import gc
 import threading
 
 import numpy as np
@@ -97,6 +98,40 @@ def test_predictions_beside_updates_belong_to_one_version():
         thread.join(20)
     assert not wrong
     assert model.version == 200
+
+
+def test_states_are_read_where_they_lie_in_a_slab():
+    cuda = torch.device("cuda")
+    model, plain = (
+        make_model("small", IMAGES, device=cuda, several_threads=True),
+        make_model("small", IMAGES, device=cuda),
+    )
+    plain.network.load_state_dict(model.network.state_dict())
+    for _ in range(3):  # a slab may come to lie where another one was
+        slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
+        assert model.reads_in_place(slab)
+        states = torch.from_numpy(slab.observations)
+        assert states.is_pinned()
+        for step in range(5):
+            slab.observations[1, step] = frames(4, step).numpy()
+            np.testing.assert_allclose(
+                model.predict(states[1, step], [Place(slab, 1, step)]).values,
+                plain.predict(frames(4, step)).values,
+                rtol=1e-3,
+                atol=1e-2,
+            )
+        del slab, states
+        gc.collect()
+
+
+def test_a_slab_that_cannot_be_pinned_leaves_the_device_as_it_was():
+    model = make_model("small", IMAGES, device=torch.device("cuda"), several_threads=True)
+    slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
+    address, nbytes = slab.observations.ctypes.data, slab.observations.nbytes
+    assert int(torch.cuda.cudart().cudaHostRegister(address, nbytes, 0)) == 0  # so that CUDA refuses the next time
+    assert not model.reads_in_place(slab)
+    assert torch.ones(3, device="cuda").sum().item() == 3
+    torch.cuda.cudart().cudaHostUnregister(address)
 
 
 def test_states_cross_once_and_are_trained_on_as_they_were_predicted_for():

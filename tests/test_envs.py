@@ -1,4 +1,6 @@
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +127,27 @@ def test_a_step_says_what_envpool_says(game):
     assert resets > 0
     env.close()
     raw.close()
+
+
+def test_the_thread_that_makes_envpools_buffers_gives_way_and_those_that_play_do_not():
+    def threads():
+        return {int(name) for name in os.listdir("/proc/self/task")}
+
+    def cpu_ns(thread):
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0])
+
+    earlier = threads()
+    env = make_env(EnvConfig("Pong-v5"), [1, 2])
+    env.reset()
+    policies = {thread: os.sched_getscheduler(thread) for thread in threads() - earlier}
+    assert sorted(policies.values()) == [os.SCHED_OTHER, os.SCHED_IDLE]
+    before = {thread: cpu_ns(thread) for thread in policies}
+    for _ in range(200):
+        env.step(np.zeros(2, np.int64))
+    spent = {policies[thread]: cpu_ns(thread) - before[thread] for thread in policies}
+    assert spent[os.SCHED_IDLE] < 0.5 * spent[os.SCHED_OTHER], "it is another thread that makes the buffers"
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    env.close()
 
 
 class Scripted:

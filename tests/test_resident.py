@@ -1,4 +1,4 @@
-"""States that stay on a device: the bookkeeping, on the CPU, where it must give what the slabs hold."""
+"""States that stay on a device, and slabs that it reads: the bookkeeping, on the CPU."""
 
 import dataclasses
 import gc
@@ -14,7 +14,7 @@ from ga3c.envs import EnvConfig, env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters
 from ga3c.presets import default_config
-from ga3c.resident import Place, ResidentStates
+from ga3c.resident import PinnedSlabs, Place, ResidentStates
 from ga3c.slabs import Rollouts, Slab, SlabLayout
 from ga3c.system import Context
 
@@ -87,6 +87,48 @@ def test_no_more_memory_is_taken_than_allowed_and_that_of_a_slab_that_is_gone_is
     third = filled_slab()
     keep_segment(resident, third, 1)
     assert resident.gather([Rollouts(third, 1, lambda _: None)]) is not None
+
+
+class FakeRuntime:
+    """Stands for CUDA's: notes what is pinned, and refuses a second time as CUDA does."""
+
+    def __init__(self, refuses=False):
+        self.refuses = refuses
+        self.asked = 0
+        self.pinned = {}
+
+    def cudaHostRegister(self, address, nbytes, flags):  # noqa: N802  (CUDA's name)
+        self.asked += 1
+        if self.refuses or address in self.pinned or flags:
+            return 1
+        self.pinned[address] = nbytes
+        return 0
+
+    def cudaHostUnregister(self, address):  # noqa: N802
+        del self.pinned[address]
+        return 0
+
+
+def test_a_slab_is_pinned_once_and_released_when_it_goes():
+    runtime = FakeRuntime()
+    slabs = PinnedSlabs(runtime, CPU)
+    first, second = filled_slab(), filled_slab(envs=2)
+    assert all(slabs.pin(slab) for slab in (first, second, first))
+    address = first.observations.ctypes.data
+    assert runtime.pinned[address] == first.observations.nbytes
+    assert runtime.asked == 2
+    del first
+    gc.collect()
+    assert list(runtime.pinned) == [second.observations.ctypes.data]
+
+
+def test_a_slab_that_cannot_be_pinned_is_not_asked_for_again():
+    runtime = FakeRuntime(refuses=True)
+    slabs = PinnedSlabs(runtime, CPU)
+    slab = filled_slab()
+    assert not slabs.pin(slab)
+    assert not slabs.pin(slab)
+    assert runtime.asked == 1
 
 
 @pytest.mark.parametrize("env", ["Pong-v5", "CartPole-v1"])

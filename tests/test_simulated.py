@@ -147,6 +147,7 @@ def test_states_stay_on_the_device_where_they_would_on_a_gpu(several_threads):
     model = simulated(several_threads=several_threads)
     assert not model.on_cpu
     slab = Slab(SlabLayout(2, 5, 3, (4,), "float32"))
+    assert model.reads_in_place(slab)
     rollouts = [Rollouts(slab, segment, lambda _: None) for segment in (1, 0)]
     batch = Batcher(model, discount=0.99, trace_decay=0.95).gather(rollouts)
     assert len(batch.states) == len(batch.actions) == 30

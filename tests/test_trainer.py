@@ -34,14 +34,15 @@ class ListQueue:
 class FakeModel:
     """Says V(s) = 10 * s and action = s; keeps what it is trained on."""
 
-    on_cpu = True
-
     def __init__(self):
         self.version = 7
         self.trained = []
 
     def host_buffer(self, shape, dtype, *, channels_last):
         return torch.zeros(shape, dtype=getattr(torch, dtype))
+
+    def reads_in_place(self, slab):
+        return True
 
     def recall(self, rollouts):
         return None
@@ -93,8 +94,8 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     end.close()
 
 
-@pytest.mark.parametrize(("actors", "on_cpu", "in_place"), [(1, True, True), (1, False, False), (2, True, False)])
-def test_states_of_one_actor_are_read_where_they_lie_unless_they_cross_to_a_device(actors, on_cpu, in_place):
+@pytest.mark.parametrize(("actors", "can", "in_place"), [(1, True, True), (1, False, False), (2, True, False)])
+def test_states_of_one_actor_are_read_where_they_lie_if_the_device_can(actors, can, in_place):
     channels = [make_channel(i)[0] for i in range(actors)]
     for channel in channels:
         channel.slab.observations[0, 0] = [[3], [4]]
@@ -105,8 +106,11 @@ def test_states_of_one_actor_are_read_where_they_lie_unless_they_cross_to_a_devi
             seen.append(np.shares_memory(states.numpy(), channels[0].slab.observations))
             return super().predict(states, places)
 
+        def reads_in_place(self, slab):
+            assert slab is channels[0].slab
+            return can
+
     model = Looking()
-    model.on_cpu = on_cpu
     requests = [Request(channel, 0, 0, NO_SEGMENT, []) for channel in channels]
     Predictor(ListQueue([requests]), TrainingQueue(), model, Meters(1), max_batch_size=2).run(NEVER)
     assert seen == [in_place]
