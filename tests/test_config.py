@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -22,6 +23,11 @@ def test_defaults_are_valid(preset, spec, cuda):
     validate(config, spec)
     assert config.preset == preset
     assert config.network == ("small" if spec is PONG else "mlp")
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_there_are_two_actors_a_core_wherever_the_model_is(cuda):
+    assert default_config("ga3c", "fast", PONG, cuda).actors == 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
