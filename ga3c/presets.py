@@ -75,8 +75,8 @@ def _paper(image: bool, _: bool) -> TrainConfig:
 def _fast(image: bool, cuda: bool) -> TrainConfig:
     """What learns best a minute, as measured in ``benchmarks/README.md``."""
     cores = len(os.sched_getaffinity(0))
-    # Two actors a core: while one waits for its actions the other steps. So it is where a GPU computes: with a core left
-    # to the learner, which does not fill it, two cores made 3,723 steps a second instead of 5,359 (simulated Titan X).
+    # Two actors a core: while one waits for its actions the other steps. So it is with a GPU: with a core left to the
+    # learner, which does not fill it, two cores made 3,723 steps a second instead of 5,359 (simulated Titan X).
     actors = 2 * cores
     if image:
         # Where the model shares the cores, a fuller batch spares more of them than the wait costs.
