@@ -34,8 +34,8 @@ The defaults of `ga3c train` are those of preset `fast` for images on 2 cores;
 PRESETS = """### What presets and modes change
 
 What differs between them, on {cores} cores without a GPU. `ga3c train --mode MODE --help` says it for your machine.
-States that are no images are vectors. `fast` has two actors a core (where there is a GPU, a core less
-counts), `--mode a3c` a worker a core. An option that a mode does not use is refused.
+States that are no images are vectors. `fast` has two actors a core, `--mode a3c` a worker a core. An option that a mode
+does not use is refused.
 """
 # The sections of ga3c train's table: each begins with one of its options.
 SECTIONS = {

@@ -85,14 +85,18 @@ def test_all_of_a_run_is_scheduled_as_batch_work_and_its_caller_as_before(tmp_pa
     before, seen = os.sched_getscheduler(0), {}
 
     def on_update(update):
-        seen["caller"] = {os.sched_getscheduler(0)}
+        seen["caller"] = [os.sched_getscheduler(0)]
         for pid, title in roles(Path.cwd()).items():
-            seen[title] = {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+            seen[title] = [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
         return False
 
     train(tmp_path / "run", on_update=on_update)
     assert {"caller", "ga3c: actor 0", "ga3c: actor 1"} <= set(seen)
-    assert set.union(*seen.values()) == {os.SCHED_BATCH}
+    for title, policies in seen.items():
+        gives_way = policies.count(os.SCHED_IDLE)  # what makes EnvPool's buffers; an actor may not have begun yet
+        assert gives_way <= title.startswith("ga3c: actor"), title
+        assert policies.count(os.SCHED_BATCH) == len(policies) - gives_way, title
+    assert any(os.SCHED_IDLE in policies for policies in seen.values())
     assert os.sched_getscheduler(0) == before
 
 

@@ -140,12 +140,14 @@ def test_the_thread_that_makes_envpools_buffers_gives_way_and_those_that_play_do
     env = make_env(EnvConfig("Pong-v5"), [1, 2])
     env.reset()
     policies = {thread: os.sched_getscheduler(thread) for thread in threads() - earlier}
-    assert sorted(policies.values()) == [os.SCHED_OTHER, os.SCHED_IDLE]
     before = {thread: cpu_ns(thread) for thread in policies}
     for _ in range(200):
         env.step(np.zeros(2, np.int64))
-    spent = {policies[thread]: cpu_ns(thread) - before[thread] for thread in policies}
-    assert spent[os.SCHED_IDLE] < 0.5 * spent[os.SCHED_OTHER], "it is another thread that makes the buffers"
+    spent = {thread: cpu_ns(thread) - before[thread] for thread in policies}
+    (maker,) = (thread for thread, policy in policies.items() if policy == os.SCHED_IDLE)
+    busiest = max(spent, key=lambda thread: spent[thread])
+    assert policies[busiest] == os.SCHED_OTHER
+    assert spent[maker] < 0.5 * spent[busiest], "it is another thread that makes the buffers"
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     env.close()
 
