@@ -76,7 +76,7 @@ def _fast(image: bool, cuda: bool) -> TrainConfig:
     """What learns best a minute, as measured in ``benchmarks/README.md``."""
     cores = len(os.sched_getaffinity(0))
     # Two actors a core: while one waits for its actions the other steps. So it is with a GPU: with a core left to the
-    # learner, which does not fill it, two cores made 3,723 steps a second instead of 5,359 (simulated Titan X).
+    # learner, which does not fill it, two cores made 3,716 steps a second instead of 5,336 (simulated Titan X).
     actors = 2 * cores
     if image:
         # Where the model shares the cores, a fuller batch spares more of them than the wait costs.

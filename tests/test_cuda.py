@@ -102,10 +102,8 @@ def test_predictions_beside_updates_belong_to_one_version():
 
 def test_states_are_read_where_they_lie_in_a_slab():
     cuda = torch.device("cuda")
-    model, plain = (
-        make_model("small", IMAGES, device=cuda, several_threads=True),
-        make_model("small", IMAGES, device=cuda),
-    )
+    model = make_model("small", IMAGES, device=cuda, several_threads=True)
+    plain = make_model("small", IMAGES, device=cuda)
     plain.network.load_state_dict(model.network.state_dict())
     for _ in range(3):  # a slab may come to lie where another one was
         slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))

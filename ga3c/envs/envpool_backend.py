@@ -116,7 +116,7 @@ def _usual_fps(name: str) -> float:
 def _maker_gives_way() -> Iterator[None]:
     """Lets the thread that makes EnvPool's buffers ahead run only where a core has nothing else to do.
 
-    Every answer that is taken wakes it, which costs an actor of one game 3 % of its time. When none is made, whoever
+    Every answer that is taken wakes it: 13 us of CPU, of 500 that a step of one game takes. When none is made, whoever
     takes an answer makes the next buffer (``StateBufferQueue`` in EnvPool's source). It is the first thread that an
     environment starts, and the kernel numbers threads upwards, until it begins again.
     """
