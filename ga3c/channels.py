@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ga3c.envs import EnvError, Episode
-from ga3c.slabs import Slab
+from ga3c.slabs import Place, Slab
 
 NO_SEGMENT: Final = -1
 MAX_MESSAGE_BYTES: Final = 65536
@@ -138,15 +138,9 @@ class Request(NamedTuple):
     """One actor's wish for the actions of its K environments."""
 
     channel: "ActorChannel"
-    segment: int
-    step: int
+    place: Place
     completed: int
     episodes: list[Episode]
-
-    @property
-    def size(self) -> int:
-        """States in the request: K."""
-        return self.channel.slab.layout.envs
 
 
 @dataclass
@@ -193,8 +187,7 @@ class ActorChannel:
             return None
         if not message:
             return None
-        error = error_in(message)
-        if error is not None:
+        if message[:1] != _KIND_REQUEST and (error := error_in(message)):
             raise error
         _, segment, step, completed = _REQUEST.unpack_from(message)
         self.rollouts_completed += completed != NO_SEGMENT
@@ -203,7 +196,7 @@ class ActorChannel:
         episodes = []
         if len(message) > _REQUEST.size:
             episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
-        return Request(self, segment, step, completed, episodes)
+        return Request(self, Place(self.slab, segment, step), completed, episodes)
 
     def _receive(self) -> bytes:
         try:

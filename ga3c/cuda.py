@@ -6,7 +6,7 @@ another, by the device, while the host goes on.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -158,10 +158,12 @@ class Recording:
         if not torch.allclose(self._outputs, expected, rtol=1e-3, atol=1e-3):
             raise RuntimeError("a replayed forward pass differs from the one that was recorded")
 
-    def replay(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """For states [n, ...] of the host, n at most B: outputs and states on the device, valid until the next call."""
-        count = len(states)
-        self._states[:count].copy_(states, non_blocking=True)
+    def replay(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """For states [n, ...] of the host, B at most in all: outputs and states on the device, until the next call."""
+        count = 0
+        for part in parts:
+            self._states[count : count + len(part)].copy_(part, non_blocking=True)
+            count += len(part)
         self._graph.replay()
         return self._outputs[:count], self._states[:count]
 
@@ -194,9 +196,9 @@ class Recordings:
         size = self._size(count)
         return None if size is None else self._own().get(size)
 
-    def record(self, like: Tensor) -> None:
-        """Records for as many states as ``like`` [n, ...] has; nobody may write the weights, or record, meanwhile."""
-        size = self._size(len(like))
+    def record(self, count: int, like: Tensor) -> None:
+        """Records for ``count`` states as those of ``like`` [n, ...]; nobody may write the weights, or record, then."""
+        size = self._size(count)
         assert size is not None
         states = torch.zeros((size, *like.shape[1:]), dtype=like.dtype, device=self._device)
         if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):

@@ -13,6 +13,7 @@ say holds for the device's work too: see ``cuda``.
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,13 +26,15 @@ from torch import Tensor, nn
 
 from ga3c.choices import LossConfig, Precision
 from ga3c.cuda import InOrder, Recordings, Streams
+from ga3c.locks import ReadersWriterLock
 from ga3c.losses import actor_critic_loss
 from ga3c.metrics import UpdateFigures
 from ga3c.optim import set_learning_rate
-from ga3c.resident import PinnedSlabs, Place, ResidentStates
-from ga3c.slabs import Rollouts, Slab
+from ga3c.resident import PinnedSlabs, ResidentStates
+from ga3c.slabs import Place, Rollouts, Slab
 
 _RESIDENT_SHARE = 0.25  # of a device's free memory, at most, for states that stay there
+_LEAST_COPY_BYTES = 1 << 16  # to a device: the host gathers less than that while it would ask for such a copy
 
 
 class Prediction(NamedTuple):
@@ -59,6 +62,10 @@ class Batch:
     returns: Tensor
     live: Tensor
     versions: NDArray[np.int64]
+
+    def lags(self, version: int) -> dict[int, int]:
+        """Live samples by their policy lag, in an update of weights of that version."""
+        return dict(Counter((version - self.versions)[self.live.numpy()].tolist()))
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -98,7 +105,7 @@ class Model:
         self.precision = precision
         self._device = device
         self._bf16 = precision == "bf16"
-        self._weights = _ReadersWriterLock()  # guards the weights and the version
+        self._weights = ReadersWriterLock()  # guards the weights and the version
         self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before the next two
         self._stepping = threading.Lock()  # held by a step, or by who wants none; taken before _weights
         self._threads = threading.local()
@@ -132,8 +139,18 @@ class Model:
         """Whether it computes on the CPU; to another device states cross."""
         return self._device.type == "cpu"
 
-    def reads_in_place(self, slab: Slab) -> bool:
-        """Whether states may be given to ``predict`` where they lie in a slab, instead of in a ``host_buffer``."""
+    def reads_in_place(self, places: Sequence[Place]) -> bool:
+        """Whether ``predict_in_place`` will do: nobody need gather the states of ``places`` in a ``host_buffer``.
+
+        A CPU computes with states that lie side by side, so that it needs no copy of those of one place. A device
+        copies them anyway, from as many places as there are, unless so little lies there that to ask costs more.
+        """
+        if len(places) > 1 and (self.on_cpu or places[0].arrays.observations.nbytes < _LEAST_COPY_BYTES):
+            return False
+        return all(self._reads(place.slab) for place in places)
+
+    def _reads(self, slab: Slab) -> bool:
+        """Whether the device can read a slab's memory."""
         return self.on_cpu or (self._pinned is not None and self._pinned.pin(slab))
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
@@ -141,10 +158,18 @@ class Model:
 
         ``places`` are where they come from, in that order, if they are to be trained on: see ``recall``.
         """
+        return self._predict([states], places)
+
+    def predict_in_place(self, places: Sequence[Place]) -> Prediction:
+        """As ``predict``, for the states of ``places``, one after the other, if ``reads_in_place`` says so."""
+        return self._predict([torch.from_numpy(place.arrays.observations) for place in places], places)
+
+    def _predict(self, parts: Sequence[Tensor], places: Sequence[Place]) -> Prediction:
+        """``parts`` [n, ...] are the batch, one after the other."""
         with torch.inference_mode(), self._order.predicting():
-            self._record_if_needed(states)
+            self._record_if_needed(parts)
             with self._weights.reading(), self._order.reading():
-                outputs, states = self._outputs(states)
+                outputs, states = self._outputs(parts)
                 version = self.version
             if self.resident is not None:
                 self.resident.keep(places, states)
@@ -157,12 +182,13 @@ class Model:
         noise = -np.log(self._generator().standard_exponential(logits.shape))
         return Prediction((logits + noise).argmax(axis=1), values, version)
 
-    def _outputs(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _outputs(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits and values in one tensor [B, A + 1], and the states, both on the device."""
-        recording = self._recordings and self._recordings.find(len(states))
+        recording = self._recordings and self._recordings.find(sum(map(len, parts)))
         if recording:
-            return recording.replay(states)
-        states = states.to(self._device, non_blocking=True)
+            return recording.replay(parts)
+        crossed = [part.to(self._device, non_blocking=True) for part in parts]
+        states = crossed[0] if len(crossed) == 1 else torch.cat(crossed)
         return self._forward(states), states
 
     def _forward(self, states: Tensor) -> Tensor:
@@ -170,11 +196,11 @@ class Model:
             logits, values = self._served(states)
         return torch.cat((logits, values.unsqueeze(1)), dim=1).float()
 
-    def _record_if_needed(self, states: Tensor) -> None:
+    def _record_if_needed(self, parts: Sequence[Tensor]) -> None:
         """Before the weights are locked for reading: updates are held meanwhile, whose lock comes first."""
-        if self._recordings is not None and self._recordings.wants(len(states)):
+        if self._recordings is not None and self._recordings.wants(count := sum(map(len, parts))):
             with self._updating, self._order.reading():
-                self._recordings.record(states)
+                self._recordings.record(count, like=parts[0])
 
     def refusal(self) -> str | None:
         """Why the device does not record forward passes, once, if it does not."""
@@ -216,16 +242,16 @@ class Model:
                 raise NonFiniteLossError(_describe(figures, batch))
             set_learning_rate(self.optimiser, learning_rate)
             version = self._step()
-        lags, counts = np.unique((version - batch.versions)[batch.live.numpy()], return_counts=True)
+        lags = batch.lags(version)
         policy_loss, value_loss, entropy, gradient_norm = figures
         return UpdateFigures(
-            samples=int(counts.sum()),
+            samples=sum(lags.values()),
             policy_loss=policy_loss,
             value_loss=value_loss,
             entropy=entropy,
             gradient_norm=gradient_norm,
             learning_rate=learning_rate,
-            lags=dict(zip(lags.tolist(), counts.tolist(), strict=True)),
+            lags=lags,
         )
 
     def _step(self) -> int:
@@ -294,42 +320,3 @@ def _describe(figures: list[float], batch: Batch) -> str:
     states = batch.states.float()
     parts += [f"states {states.min():g} to {states.max():g}"]
     return "the loss is not finite: " + ", ".join(parts)
-
-
-class _ReadersWriterLock:
-    """Any number of readers or one writer; a writer that waits goes before readers that come later.
-
-    What is done under it is finite computation, so no wait on it is without end.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()  # guards the counts
-        self._readers = 0
-        self._writers = 0  # waiting or writing
-        self._writing = False
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._writers == 0)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._changed:
-            self._writers += 1
-            self._changed.wait_for(lambda: self._readers == 0 and not self._writing)
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._writers -= 1
-                self._changed.notify_all()

@@ -2,10 +2,8 @@
 
 import threading
 import time
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,8 +11,7 @@ from ga3c.channels import NO_SEGMENT, Request
 from ga3c.metrics import Meters
 from ga3c.model import Model
 from ga3c.queues import PredictionQueue, TrainingQueue
-from ga3c.resident import Place
-from ga3c.slabs import Rollouts
+from ga3c.slabs import Place, Rollouts
 
 
 class Predictor:
@@ -42,20 +39,19 @@ class Predictor:
         idle_since = time.perf_counter()
         for batch in self._requests.batches(self._max_batch_size, stop):
             began = time.perf_counter()
-            states = self._gather(batch)
-            size = len(states)
+            places = [request.place for request in batch]
+            states = None if self._model.reads_in_place(places) else self._gather(places)
             copied = time.perf_counter()
-            places = [Place(request.channel.slab, request.segment, request.step) for request in batch]
-            prediction = self._model.predict(states, places)
+            prediction = self._model.predict_in_place(places) if states is None else self._model.predict(states, places)
             predicted = time.perf_counter()
             live = 0
             offset = 0
             for request in batch:
-                rows = slice(offset, offset + request.size)
-                offset += request.size
+                rows = slice(offset, offset + request.place.envs)
+                offset = rows.stop
                 live += self._answer(request, prediction.actions[rows], prediction.values[rows], prediction.version)
             now = time.perf_counter()
-            self._meters.predicted(live, size, [e for r in batch for e in r.episodes])
+            self._meters.predicted(live, offset, [e for r in batch for e in r.episodes])
             self._meters.spent(
                 "predictor",
                 waiting=began - idle_since,
@@ -64,30 +60,27 @@ class Predictor:
             )
             idle_since = now
 
-    def _gather(self, batch: list[Request]) -> Tensor:
-        """The states [B, ...] that are asked about: where they lie, or a copy that the next batch overwrites."""
-        if len(batch) == 1 and self._model.reads_in_place(batch[0].channel.slab):
-            return torch.from_numpy(_states(batch[0]))
-        size = sum(request.size for request in batch)
+    def _gather(self, places: list[Place]) -> Tensor:
+        """A copy of the states [B, ...] that are asked about, which the next batch overwrites."""
+        size = sum(place.envs for place in places)
         if self._states is None or len(self._states) < size:
-            layout = batch[0].channel.slab.layout
+            layout = places[0].slab.layout
             shape = (max(size, self._max_batch_size), *layout.observation_shape)
             self._states = self._model.host_buffer(shape, layout.observation_dtype, channels_last=layout.channels_last)
         gathered = self._states.numpy()
         offset = 0
-        for request in batch:
-            gathered[offset : offset + request.size] = _states(request)
-            offset += request.size
+        for place in places:
+            gathered[offset : offset + place.envs] = place.arrays.observations
+            offset += place.envs
         return self._states[:size]
 
     def _answer(self, request: Request, actions: NDArray[np.int64], values: NDArray[np.float32], version: int) -> int:
         """Writes the reply, wakes the actor, and returns how many of its environments took a live step."""
-        slab = request.channel.slab
-        step = slab.steps[request.segment][request.step]
+        slab, step = request.place.slab, request.place.arrays
         step.actions[...] = actions
         step.values[...] = values
-        slab.versions[request.segment, request.step] = version
-        live = step.live.tobytes().count(1)  # as sum(), without the Python in that
+        slab.versions[request.place.segment, request.place.step] = version
+        live = step.live_steps
         if request.completed != NO_SEGMENT:
             slab.bootstrap_values[request.completed] = values
             self._rollouts.put(Rollouts(slab, request.completed, request.channel.release))
@@ -95,8 +88,3 @@ class Predictor:
         request.channel.unfinished.steps += live
         request.channel.reply()
         return live
-
-
-def _states(request: Request) -> NDArray[Any]:
-    """[K, ...], in the slab."""
-    return request.channel.slab.steps[request.segment][request.step].observations

@@ -110,7 +110,7 @@ class PredictionQueue:
                     self._remove(channel)
                     continue
                 requests.append(request)
-                size += request.size
+                size += request.place.envs
         for channel in gone:
             self._on_gone(channel)
         for channel, raised in failed:
@@ -148,6 +148,7 @@ class TrainingQueue:
         self._rollouts: deque[Rollouts] = deque()
         self._changed = threading.Condition()  # guards the deque, the counts and _closed
         self._collecting = threading.Lock()  # one trainer gathers at a time: two half-full batches could wait for ever
+        self._wanted = 0  # samples, by the trainer that gathers
         self.handed_out = 0  # live steps
         self._samples = 0
         self._capacity = 0
@@ -158,7 +159,8 @@ class TrainingQueue:
         with self._changed:
             self._rollouts.append(rollouts)
             self._samples += rollouts.samples
-            self._changed.notify()
+            if self._enough(self._wanted):  # a trainer that is woken for less finds its caches cold, and sleeps again
+                self._changed.notify()
 
     def add_capacity(self, samples: int) -> None:
         """Tells the queue that actors can have this many more samples in it (fewer, if negative)."""
@@ -192,6 +194,7 @@ class TrainingQueue:
             return []
         try:
             with self._changed:
+                self._wanted = min_batch_size
                 self._changed.wait_for(lambda: self._closed or self._enough(min_batch_size), POLL_S)
                 if self._closed or not self._enough(min_batch_size):
                     return []
@@ -201,7 +204,7 @@ class TrainingQueue:
                     batch.append(self._rollouts.popleft())
                     taken += batch[-1].samples
                 self._samples -= taken
-                self.handed_out += sum(_live_steps(rollouts) for rollouts in batch)
+                self.handed_out += sum(rollouts.live_steps for rollouts in batch)
                 return batch
         finally:
             self._collecting.release()
@@ -218,8 +221,4 @@ class TrainingQueue:
     def live_steps(self) -> int:
         """Live steps of the rollouts that wait."""
         with self._changed:
-            return sum(_live_steps(rollouts) for rollouts in self._rollouts)
-
-
-def _live_steps(rollouts: Rollouts) -> int:
-    return int(rollouts.field("live").sum())
+            return sum(rollouts.live_steps for rollouts in self._rollouts)

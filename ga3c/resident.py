@@ -3,21 +3,13 @@
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import Tensor
 
-from ga3c.slabs import Rollouts, Slab
-
-
-class Place(NamedTuple):
-    """Where the states of one request lie: of K environments, at a step of a segment of a slab."""
-
-    slab: Slab
-    segment: int
-    step: int
+from ga3c.slabs import Place, Rollouts, Slab
 
 
 class PinnedSlabs:
@@ -73,10 +65,9 @@ class ResidentStates:
         offset = 0
         for place in places:
             mirror = self._mirror(place.slab)
-            count = place.slab.layout.envs
             if mirror is not None:
-                mirror[place.segment, place.step].copy_(states[offset : offset + count])
-            offset += count
+                mirror[place.segment, place.step].copy_(states[offset : offset + place.envs])
+            offset += place.envs
 
     def gather(self, rollouts: Sequence[Rollouts]) -> Tensor | None:
         """The states [B, ...] of complete rollouts, ordered by rollouts, step, environment; None if some are not here.

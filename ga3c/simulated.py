@@ -17,16 +17,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ga3c.choices import LossConfig
 from ga3c.curves import Curve
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Batch, Model, Prediction
-from ga3c.resident import Place
-from ga3c.slabs import Rollouts, Slab
+from ga3c.slabs import Place, Rollouts, Slab
 
 _TURN_S = 1e-3
+_DRAWN = 1 << 14  # actions at a time, at least
 
 
 class Timeline:
@@ -103,7 +104,7 @@ class SimulatedModel(Model):
         """It stands for a device that states cross to."""
         return False
 
-    def reads_in_place(self, slab: Slab) -> bool:
+    def _reads(self, slab: Slab) -> bool:
         """As a CUDA device reads slabs that are pinned."""
         del slab
         return True
@@ -118,26 +119,42 @@ class SimulatedModel(Model):
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Random actions, values of 0, after the time that a batch of ``states`` takes."""
         del places  # they stay where they are: there is no device
+        return self._answer(len(states))
+
+    def predict_in_place(self, places: Sequence[Place]) -> Prediction:
+        """As ``predict``."""
+        return self._answer(sum(place.envs for place in places))
+
+    def _answer(self, count: int) -> Prediction:
         version = self.version
-        self._timeline.serve(self._curve.prediction.seconds(len(states)))
-        # Twice as fast as integers(), for a few: it is the device's work, which should take the host no time.
-        draws = self._generator().random(len(states))
-        return Prediction((draws * self._num_actions).astype(np.int64), np.zeros(len(states), np.float32), version)
+        self._timeline.serve(self._curve.prediction.seconds(count))
+        return Prediction(*self._draw(count), version)
+
+    def _draw(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Actions and values, from a thread's stock: they are the device's work, which should take the host no time."""
+        own = self._threads
+        if not hasattr(own, "actions") or own.used + count > len(own.actions):
+            own.used = 0
+            own.actions = self._generator().integers(0, self._num_actions, max(count, _DRAWN))
+            own.values = np.zeros(len(own.actions), np.float32)
+        rows = slice(own.used, own.used + count)
+        own.used = rows.stop
+        return own.actions[rows], own.values[rows]
 
     def update(self, batch: Batch, learning_rate: float) -> UpdateFigures:
         """The next version, after the time that the batch takes."""
         with self._updating:
             self._timeline.serve(self._curve.training.seconds(len(batch.states)))
             version = self._step()
-        lags, counts = np.unique((version - batch.versions)[batch.live.numpy()], return_counts=True)
+        lags = batch.lags(version)
         return UpdateFigures(
-            samples=int(counts.sum()),
+            samples=sum(lags.values()),
             policy_loss=math.nan,
             value_loss=math.nan,
             entropy=math.nan,
             gradient_norm=math.nan,
             learning_rate=learning_rate,
-            lags=dict(zip(lags.tolist(), counts.tolist(), strict=True)),
+            lags=lags,
         )
 
     def _step(self) -> int:

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from ga3c.cuda import Recordings
-from ga3c.resident import Place
-from ga3c.slabs import Rollouts, Slab, SlabLayout
+from ga3c.slabs import Place, Rollouts, Slab, SlabLayout
 from tests.test_model import make_batch, make_model
 
 pytestmark = pytest.mark.gpu
@@ -106,19 +105,21 @@ def test_states_are_read_where_they_lie_in_a_slab():
     plain = make_model("small", IMAGES, device=cuda)
     plain.network.load_state_dict(model.network.state_dict())
     for _ in range(3):  # a slab may come to lie where another one was
-        slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
-        assert model.reads_in_place(slab)
-        states = torch.from_numpy(slab.observations)
-        assert states.is_pinned()
+        slabs = [Slab(SlabLayout(2, 5, envs, IMAGES, "uint8")) for envs in (4, 8)]
         for step in range(5):
-            slab.observations[1, step] = frames(4, step).numpy()
-            np.testing.assert_allclose(
-                model.predict(states[1, step], [Place(slab, 1, step)]).values,
-                plain.predict(frames(4, step)).values,
-                rtol=1e-3,
-                atol=1e-2,
-            )
-        del slab, states
+            places = [Place(slab, 1, step) for slab in slabs]
+            for place in places:
+                place.arrays.observations[...] = frames(place.envs, step).numpy()
+            for asked in (places[:1], places):
+                assert model.reads_in_place(asked)
+                np.testing.assert_allclose(
+                    model.predict_in_place(asked).values,
+                    plain.predict(torch.cat([frames(place.envs, step) for place in asked])).values,
+                    rtol=1e-3,
+                    atol=1e-2,
+                )
+        assert all(torch.from_numpy(slab.observations).is_pinned() for slab in slabs)
+        del slabs, places, place, asked
         gc.collect()
 
 
@@ -127,7 +128,7 @@ def test_a_slab_that_cannot_be_pinned_leaves_the_device_as_it_was():
     slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
     address, nbytes = slab.observations.ctypes.data, slab.observations.nbytes
     assert int(torch.cuda.cudart().cudaHostRegister(address, nbytes, 0)) == 0  # so that CUDA refuses the next time
-    assert not model.reads_in_place(slab)
+    assert not model.reads_in_place([Place(slab, 0, 0)])
     assert torch.ones(3, device="cuda").sum().item() == 3
     torch.cuda.cudart().cudaHostUnregister(address)
 
@@ -137,7 +138,7 @@ def test_states_cross_once_and_are_trained_on_as_they_were_predicted_for():
     slab = Slab(SlabLayout(2, 5, 4, IMAGES, "uint8"))
     slab.observations[...] = np.random.default_rng(0).integers(0, 256, slab.observations.shape, np.uint8)
     for step in range(5):
-        model.predict(torch.from_numpy(slab.observations[1, step]), [Place(slab, 1, step)])
+        model.predict_in_place([Place(slab, 1, step)])
     recalled = model.recall([Rollouts(slab, 1, lambda _: None)])
     assert recalled.is_cuda
     torch.cuda.synchronize()  # it was gathered in a stream of its own

@@ -10,6 +10,7 @@ from ga3c.errors import UsageError
 from ga3c.model import Batch, Model, NonFiniteLossError
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
+from ga3c.slabs import Place, Slab, SlabLayout
 
 CPU = torch.device("cpu")
 
@@ -46,6 +47,24 @@ def test_actions_are_drawn_from_the_policy():
         model.network.policy[-1].weight.zero_()
     actions = model.predict(torch.zeros(30_000, 4)).actions
     np.testing.assert_allclose(np.bincount(actions, minlength=3) / 30_000, [0.6, 0.3, 0.1], atol=0.015)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_states_in_slabs_are_predicted_for_as_those_of_one_tensor(channels_last):
+    model = make_model("small", (4, 84, 84))
+    places = [
+        Place(Slab(SlabLayout(2, 2, envs, (4, 84, 84), "uint8", channels_last=channels_last)), 1, 0) for envs in (3, 5)
+    ]
+    assert model.reads_in_place(places[:1])
+    assert not model.reads_in_place(places), "a CPU computes with states that lie side by side"
+    for each in places:
+        states = each.arrays.observations
+        states[...] = np.random.default_rng(each.envs).integers(0, 256, states.shape)
+    parts = [torch.from_numpy(each.arrays.observations) for each in places]
+    for asked, together in ((places[:1], parts[0]), (places, torch.cat(parts))):
+        in_place, plain = model.predict_in_place(asked), model.predict(together)
+        assert len(in_place.actions) == len(together)
+        np.testing.assert_allclose(in_place.values, plain.values, rtol=1e-5, atol=1e-6)
 
 
 def test_an_update_moves_the_weights_and_advances_the_version():

@@ -67,9 +67,9 @@ def test_a_request_arrives_with_its_step_and_episodes():
     with prediction_queue() as (queue, [(port, channel, _)], _, _):
         port.request_actions(1, 2, NO_SEGMENT, [Episode(-21.0, 800), Episode(0.5, 3)])
         [request] = next(queue.batches(64, NEVER))
-        assert (request.channel, request.segment, request.step, request.completed) == (channel, 1, 2, NO_SEGMENT)
+        assert (request.channel, request.place, request.completed) == (channel, (channel.slab, 1, 2), NO_SEGMENT)
         assert request.episodes == [Episode(-21.0, 800), Episode(0.5, 3)]
-        assert request.size == LAYOUT.envs
+        assert request.place.envs == LAYOUT.envs
 
 
 def test_a_batch_takes_every_request_that_waits():
@@ -121,7 +121,7 @@ def test_each_request_is_served_once_by_many_predictors():
         def predict():
             for batch in queue.batches(8, NEVER):
                 with lock:
-                    served.extend((r.channel.index, r.step) for r in batch)
+                    served.extend((r.channel.index, r.place.step) for r in batch)
                 for r in batch:
                     r.channel.reply()
 

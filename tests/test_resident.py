@@ -14,8 +14,8 @@ from ga3c.envs import EnvConfig, env_spec
 from ga3c.ga3c import Ga3c
 from ga3c.metrics import Meters
 from ga3c.presets import default_config
-from ga3c.resident import PinnedSlabs, Place, ResidentStates
-from ga3c.slabs import Rollouts, Slab, SlabLayout
+from ga3c.resident import PinnedSlabs, ResidentStates
+from ga3c.slabs import Place, Rollouts, Slab, SlabLayout
 from ga3c.system import Context
 
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from ga3c.model import Batch
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 from ga3c.simulated import SimulatedModel, Timeline
-from ga3c.slabs import Rollouts, Slab, SlabLayout
+from ga3c.slabs import Place, Rollouts, Slab, SlabLayout
 
 LOSS = LossConfig(entropy_cost=0.0, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
 SERVE = """
@@ -147,12 +147,32 @@ def test_states_stay_on_the_device_where_they_would_on_a_gpu(several_threads):
     model = simulated(several_threads=several_threads)
     assert not model.on_cpu
     slab = Slab(SlabLayout(2, 5, 3, (4,), "float32"))
-    assert model.reads_in_place(slab)
+    assert model.reads_in_place([Place(slab, 0, 0)])
     rollouts = [Rollouts(slab, segment, lambda _: None) for segment in (1, 0)]
     batch = Batcher(model, discount=0.99, trace_decay=0.95).gather(rollouts)
     assert len(batch.states) == len(batch.actions) == 30
     assert (model.recall(rollouts) is not None) == several_threads
     assert model.update(dataclasses.replace(batch, live=torch.ones(30, dtype=torch.bool)), 0.1).samples == 30
+
+
+def test_states_of_several_requests_cross_from_where_they_lie_unless_they_are_few():
+    model = simulated()
+    images = [Slab(SlabLayout(2, 2, envs, (4, 84, 84), "uint8")) for envs in (8, 8, 1, 1)]
+    places = [Place(slab, 1, 0) for slab in images]
+    assert model.reads_in_place(places[:2])
+    assert model.reads_in_place(places[3:])
+    assert not model.reads_in_place(places[2:])
+    assert len(model.predict_in_place(places[:2]).actions) == 16
+
+
+def test_actions_are_drawn_alike_however_many_are_asked_for():
+    model = simulated()
+    drawn = [model.predict(torch.zeros(count, 4)).actions for count in (1, 20_000, 7, 16_000, 9_000)]
+    assert [len(actions) for actions in drawn] == [1, 20_000, 7, 16_000, 9_000]
+    counts = np.bincount(np.concatenate(drawn), minlength=3)
+    assert len(counts) == 3
+    assert abs(counts / counts.sum() - 1 / 3).max() < 0.02
+    assert not np.array_equal(drawn[3][:9_000], drawn[4])
 
 
 def test_waiting_costs_no_cpu():

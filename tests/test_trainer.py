@@ -14,7 +14,7 @@ from ga3c.metrics import Meters, UpdateFigures
 from ga3c.model import Prediction
 from ga3c.predictor import Predictor
 from ga3c.queues import TrainingQueue
-from ga3c.slabs import Rollouts, Slab, SlabLayout, create_slab_memory
+from ga3c.slabs import Place, Rollouts, Slab, SlabLayout, create_slab_memory
 from ga3c.trainer import Trainer
 
 LAYOUT = SlabLayout(segments=2, t_max=3, envs=2, observation_shape=(1,), observation_dtype="float32")
@@ -41,11 +41,14 @@ class FakeModel:
     def host_buffer(self, shape, dtype, *, channels_last):
         return torch.zeros(shape, dtype=getattr(torch, dtype))
 
-    def reads_in_place(self, slab):
-        return True
+    def reads_in_place(self, places):
+        return len(places) == 1
 
     def recall(self, rollouts):
         return None
+
+    def predict_in_place(self, places):
+        return self.predict(torch.cat([torch.from_numpy(place.arrays.observations) for place in places]), places)
 
     def predict(self, states, places):
         flat = states.numpy()[:, 0]
@@ -64,13 +67,17 @@ def make_channel(index=0):
     return channel, theirs
 
 
+def asking(channel, segment, step, completed=NO_SEGMENT):
+    return Request(channel, Place(channel.slab, segment, step), completed, [])
+
+
 def test_each_reply_belongs_to_the_state_that_was_asked_about():
     (first, end), (second, other_end) = make_channel(0), make_channel(1)
     first.slab.observations[1, 2] = [[1], [2]]
     second.slab.observations[0, 0] = [[3], [4]]
     first.slab.live[1, 2] = [True, False]
     second.slab.live[0, 0] = True
-    requests = [Request(first, 1, 2, NO_SEGMENT, []), Request(second, 0, 0, NO_SEGMENT, [])]
+    requests = [asking(first, 1, 2), asking(second, 0, 0)]
     meters, rollouts = Meters(4), TrainingQueue()
     Predictor(ListQueue([requests]), rollouts, FakeModel(), meters, max_batch_size=8).run(NEVER)
     np.testing.assert_array_equal(first.slab.actions[1, 2], [1, 2])
@@ -86,7 +93,7 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     channel.slab.observations[1, 0] = [[5], [6]]
     rollouts = TrainingQueue()
     rollouts.add_capacity(100)
-    request = Request(channel, 1, 0, 0, [])
+    request = asking(channel, 1, 0, completed=0)
     Predictor(ListQueue([[request]]), rollouts, FakeModel(), Meters(1), max_batch_size=8).run(NEVER)
     np.testing.assert_array_equal(channel.slab.bootstrap_values[0], [50, 60])
     [waiting] = next(rollouts.batches(0, NEVER))
@@ -94,28 +101,27 @@ def test_the_next_rollouts_first_prediction_completes_the_last_one():
     end.close()
 
 
-@pytest.mark.parametrize(("actors", "can", "in_place"), [(1, True, True), (1, False, False), (2, True, False)])
-def test_states_of_one_actor_are_read_where_they_lie_if_the_device_can(actors, can, in_place):
+@pytest.mark.parametrize("can", [True, False])
+@pytest.mark.parametrize("actors", [1, 2])
+def test_states_are_read_where_they_lie_if_the_device_can(actors, can):
     channels = [make_channel(i)[0] for i in range(actors)]
-    for channel in channels:
-        channel.slab.observations[0, 0] = [[3], [4]]
-    seen = []
+    for i, channel in enumerate(channels):
+        channel.slab.observations[0, 0] = [[3 + i], [4 + i]]
+    in_place = []
 
     class Looking(FakeModel):
-        def predict(self, states, places):
-            seen.append(np.shares_memory(states.numpy(), channels[0].slab.observations))
-            return super().predict(states, places)
+        def predict_in_place(self, places):
+            in_place.append([place.slab for place in places])
+            return super().predict_in_place(places)
 
-        def reads_in_place(self, slab):
-            assert slab is channels[0].slab
+        def reads_in_place(self, places):
             return can
 
-    model = Looking()
-    requests = [Request(channel, 0, 0, NO_SEGMENT, []) for channel in channels]
-    Predictor(ListQueue([requests]), TrainingQueue(), model, Meters(1), max_batch_size=2).run(NEVER)
-    assert seen == [in_place]
-    for channel in channels:
-        np.testing.assert_array_equal(channel.slab.actions[0, 0], [3, 4])
+    requests = [asking(channel, 0, 0) for channel in channels]
+    Predictor(ListQueue([requests]), TrainingQueue(), Looking(), Meters(1), max_batch_size=2).run(NEVER)
+    assert in_place == ([[channel.slab for channel in channels]] if can else [])
+    for i, channel in enumerate(channels):
+        np.testing.assert_array_equal(channel.slab.actions[0, 0], [3 + i, 4 + i])
 
 
 def test_a_batch_keeps_states_actions_and_returns_together():
