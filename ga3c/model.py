@@ -34,7 +34,7 @@ from ga3c.resident import PinnedSlabs, ResidentStates
 from ga3c.slabs import Place, Rollouts, Slab
 
 _RESIDENT_SHARE = 0.25  # of a device's free memory, at most, for states that stay there
-_LEAST_COPY_BYTES = 1 << 16  # to a device: the host gathers less than that while it would ask for such a copy
+_LEAST_COPY_BYTES = 1 << 16  # to a device: less is gathered on the host sooner than asked for (an estimate, 5 us)
 
 
 class Prediction(NamedTuple):
