@@ -1,7 +1,5 @@
 """Starts a training run: what takes long to come up first, and without torch, then the rest beside it."""
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,6 +11,7 @@ from ga3c.forkserver import ForkServer
 from ga3c.presets import most_counts
 from ga3c.rlimits import provide_descriptors
 from ga3c.sampler import Sampler
+from ga3c.scheduling import uninterrupted
 
 _ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
 
@@ -31,7 +30,7 @@ def launching(
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     with ExitStack() as undo:
-        undo.enter_context(_uninterrupted())
+        undo.enter_context(uninterrupted())
         server = None
         if mode in _ROLES:
             server = ForkServer(_ROLES[mode])
@@ -50,22 +49,3 @@ def launching(
             return train(config, spec, server, sampler, events, quiet=quiet)
 
         yield launch
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Asks the kernel to let a thread go on when another wakes: this one, and all that it starts inside.
-
-    All cores are busy, and nobody is hurried: what an interruption wins for one it loses in caches for two. A policy
-    that the user has chosen (``chrt``) stays.
-    """
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    with contextlib.suppress(OSError):  # a container may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

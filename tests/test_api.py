@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import re
 import runpy
 import signal
@@ -81,23 +82,39 @@ def test_a_callback_that_returns_false_ends_the_run_and_the_process_is_as_it_was
     assert resumed.env_steps >= run.env_steps + 500
 
 
-def test_all_of_a_run_is_scheduled_as_batch_work_and_its_caller_as_before(tmp_path):
-    before, seen = os.sched_getscheduler(0), {}
+def scheduled(task):
+    """The policy of a thread, and its slice in ms where the kernel says so and can be asked for another."""
+    policy = os.sched_getscheduler(int(task.name))
+    release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    try:
+        told = dict(re.findall(r"^(\S+)\s*:\s*(\d+)$", (task / "sched").read_text(), re.MULTILINE))
+    except FileNotFoundError:
+        told = {}
+    return policy, int(told["se.slice"]) / 1e6 if "se.slice" in told and release >= (6, 12) else None
+
+
+def test_all_of_a_run_is_scheduled_as_batch_work_with_long_slices_and_its_caller_as_before(tmp_path):
+    def caller():
+        return scheduled(Path(f"/proc/self/task/{threading.get_native_id()}"))
+
+    before, seen = caller(), {}
 
     def on_update(update):
-        seen["caller"] = [os.sched_getscheduler(0)]
+        seen["caller"] = [caller()]
         for pid, title in roles(Path.cwd()).items():
-            seen[title] = [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
+            seen[title] = [scheduled(task) for task in Path(f"/proc/{pid}/task").iterdir()]
         return False
 
     train(tmp_path / "run", on_update=on_update)
     assert {"caller", "ga3c: actor 0", "ga3c: actor 1"} <= set(seen)
-    for title, policies in seen.items():
+    for title, threads in seen.items():
+        policies = [policy for policy, _ in threads]
         gives_way = policies.count(os.SCHED_IDLE)  # what makes EnvPool's buffers; an actor may not have begun yet
         assert gives_way <= title.startswith("ga3c: actor"), title
         assert policies.count(os.SCHED_BATCH) == len(policies) - gives_way, title
-    assert any(os.SCHED_IDLE in policies for policies in seen.values())
-    assert os.sched_getscheduler(0) == before
+        assert {slice_ms for policy, slice_ms in threads if policy == os.SCHED_BATCH} <= {100, None}, title
+    assert any(policy == os.SCHED_IDLE for threads in seen.values() for policy, _ in threads)
+    assert caller() == before
 
 
 def test_what_a_callback_raises_is_raised_once_what_was_learnt_is_written(tmp_path):

@@ -52,6 +52,7 @@ ALLOWED = {
     "forkserver": {"channels", "errors"},
     "options": {"errors"},
     "rlimits": {"errors"},
+    "scheduling": set(),
     "signals": set(),
     "supervisor": {"channels", "envs", "forkserver"},
     "config": {"choices", "envs", "errors"},
@@ -71,7 +72,9 @@ ALLOWED = {
     "sampler": {
         "actor", "channels", "choices", "config", "envs", "forkserver", "metrics", "queues", "slabs", "supervisor",
     },
-    "launch": {"config", "envs", "events", "forkserver", "presets", "display", "rlimits", "run", "sampler"},
+    "launch": {
+        "config", "envs", "events", "forkserver", "presets", "display", "rlimits", "run", "sampler", "scheduling",
+    },
     "a3c": {"channels", "forkserver", "metrics", "shared", "supervisor", "system", "worker"},
     "a2c": {"batches", "collector", "envs", "supervisor", "system"},
     "system": {"checkpoint", "config", "envs", "forkserver", "metrics", "model", "sampler", "supervisor"},
@@ -142,7 +145,7 @@ ALLOWED = {
     "tune.report": {"tune.search"},
     "tune.command": {
         "build", "config", "envs", "errors", "folder", "machine", "options", "presets", "display", "resolve",
-        "rlimits", "signals", "tune.report", "tune.search", "tune.trials",
+        "rlimits", "scheduling", "signals", "tune.report", "tune.search", "tune.trials",
     },
     "dynamic": {"choices"},
     "cli": {

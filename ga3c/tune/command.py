@@ -24,6 +24,7 @@ from ga3c.options import parse_known
 from ga3c.presets import validate
 from ga3c.resolve import read_options, resolve
 from ga3c.rlimits import provide_descriptors
+from ga3c.scheduling import uninterrupted
 from ga3c.signals import Signals
 from ga3c.tune import report
 from ga3c.tune.search import Objective, Setting, Trials, games_to_try, search, setting_of, with_setting
@@ -106,21 +107,22 @@ def _search(options: TuneOptions, config: TrainConfig, spec: EnvSpec) -> tuple[T
     start = setting_of(config)
     games = games_to_try(len(os.sched_getaffinity(0)), start)
     provide_descriptors(sum(sorted((actors for actors, _ in games), reverse=True)[:5]))
-    model, _ = build_model(config, spec)
     trials = Trials(options.objective, options.max_lag)
     signals = Signals()
-    began = time.monotonic()
 
     def share() -> float:
         return (time.monotonic() - began) / (60 * options.minutes)
 
-    with signals.handled(), Bench(config, spec, model, signals.wait) as bench, _display() as show:
-        for setting in search(trials, start, games, fits, share):
-            show(trials, 60 * options.minutes * (1 - share()), report.in_words(setting))
-            try:
-                trials.add(setting, bench.measure(setting, _WINDOWS))
-            except Interrupted:
-                break
+    with uninterrupted():  # as a run is that uses what is found
+        model, _ = build_model(config, spec)
+        began = time.monotonic()
+        with signals.handled(), Bench(config, spec, model, signals.wait) as bench, _display() as show:
+            for setting in search(trials, start, games, fits, share):
+                show(trials, 60 * options.minutes * (1 - share()), report.in_words(setting))
+                try:
+                    trials.add(setting, bench.measure(setting, _WINDOWS))
+                except Interrupted:
+                    break
     return trials, signals.exitcode
 
 
