@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import random
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -127,3 +129,30 @@ def test_a_run_stands_still_after_each_window_and_its_rates_leave_that_out(
     assert second["seconds"] == pytest.approx(3.7, abs=0.1)
     assert second["pps"] * second["seconds"] == pytest.approx(8.0 * 4.0, rel=1e-3)
     assert second["lag"] == 2
+
+
+def test_a_system_as_fast_as_the_limit_has_an_efficiency_of_1_however_noisy_the_machine(
+    throughput: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = importlib.import_module("limits")
+    draw = random.Random(1)
+    jobs = [limits.Job("env", envs) for envs in (16, 32, 64)]
+
+    class NoisyMachine(limits.Machine):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.cores, self.on_cpu = 2, True
+
+        def seconds_a_step(self, job: Any, seconds: float, warm_up_s: float = 0.5) -> float:
+            return 500e-6 * draw.gauss(1, 0.13)
+
+    efficiencies = []
+    for _ in range(40):
+        machine = NoisyMachine()
+        beside = throughput._Limits(machine.limit({job: machine.seconds_a_step(job, 1) for job in jobs}), machine)
+        for repeat in range(5):
+            for _ in range(15):
+                beside.measure_next()
+            windows = [2 / (500e-6 * draw.gauss(1, 0.09)) for _ in range(15)]
+            beside.compare(repeat, {"pps": {"median": statistics.median(windows)}})
+        efficiencies += beside.efficiency
+    assert statistics.mean(efficiencies) == pytest.approx(1, abs=0.01)
