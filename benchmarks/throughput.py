@@ -27,7 +27,7 @@ from ga3c.errors import UsageError
 from ga3c.resolve import read_options, resolve
 
 _GRID_S = 1.0  # of each measurement of the limit
-_TURN_S, _TURN_WARM_UP_S = 0.7, 0.15  # of each of those that are made while a run stands still
+_TURN_S, _TURN_WARM_UP_S = 0.5, 0.15  # of each of those that are made while a run stands still, for well under a second
 _BEST = 2  # jobs of each kind that are measured again, to choose one: what was cheapest once may be a lucky one
 _CHOOSING_TURNS = 6
 _PEER_NETWORKS = ("small", "nature")

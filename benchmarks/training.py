@@ -44,7 +44,8 @@ def train_run(
       seconds: that do.
       beside: called with the learner's process id, again and again while it runs.
       between: called after each of the run's windows, which stands still for it; that time does not count. It should
-        take less than a second: a run that stands still for longer takes it for a suspension.
+        take well under a second: a run that stands still for longer takes it for a suspension, and the windows that
+        this touches are left out.
 
     Raises:
       UsageError: it would not run so.
@@ -98,8 +99,16 @@ class _Pauses:
             self._stood_s[number] = time.monotonic() - began
 
     def left_out(self, windows: list[Run]) -> list[Run]:
-        """The windows with the lengths and rates that they had without the pauses."""
-        return [self._without(window, self._stood_s.get(number, 0.0)) for number, window in enumerate(windows)]
+        """The windows with the lengths and rates that they had without the pauses.
+
+        Not those of a pause that the run took for a suspension: it has left the time out itself. What its roles spent
+        their time on it does not say then.
+        """
+        return [
+            self._without(window, self._stood_s.get(number, 0.0))
+            for number, window in enumerate(windows)
+            if self._work is None or window["role_seconds"]
+        ]
 
     def _without(self, window: Run, stood_s: float) -> Run:
         seconds = max(window["seconds"] - stood_s, 1e-3)  # it may have been due when the pause ended

@@ -123,7 +123,12 @@ def test_a_run_stands_still_after_each_window_and_its_rates_leave_that_out(
         assert states == ["T"]  # stopped, once
         assert state(learner.pid) != "T"
         learner.kill()
-    windows = [{"seconds": 4.0, "pps": 10.0, "warm": True}, {"seconds": 4.0, "pps": 8.0, "lag": 2, "warm": True}]
+    spent = {"role_seconds": {"actor": {"environment": 4.0}}}
+    windows = [
+        {"seconds": 4.0, "pps": 10.0, "warm": True, **spent},
+        {"seconds": 4.0, "pps": 8.0, "lag": 2, "warm": True, **spent},
+        {"seconds": 3.0, "pps": 12.0, "warm": True, "role_seconds": {}},  # the run took the pause for a suspension
+    ]
     first, second = pauses.left_out(windows)
     assert first == windows[0]
     assert second["seconds"] == pytest.approx(3.7, abs=0.1)
