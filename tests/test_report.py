@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
     """A folder with two runs that differ in their seeds, made by the command line at the same time."""
     folder = tmp_path_factory.mktemp("runs")
     started = [
-        ga3c("train", "CartPole-v1", "--total-steps", 3000, "--seed", seed, "--device", "cpu", "--out", f"seed-{seed}",
+        ga3c("train", "CartPole-v1", "--total-steps", 9000, "--seed", seed, "--device", "cpu", "--out", f"seed-{seed}",
              *SMALL, cwd=folder, wait=False)
         for seed in (1, 2)
     ]  # fmt: skip
