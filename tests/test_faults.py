@@ -90,7 +90,7 @@ def test_no_step_is_lost_or_trained_on_twice_though_actors_are_killed_again_and_
             assert wait_for(lambda kill=kill: sum("was replaced" in line for line in said) == kill + 1), said
         steps = meters.env_steps
         assert wait_for(lambda: meters.env_steps > steps + 100)
-        assert len(system.actors.pids()) == 4
+        assert wait_for(lambda: len(system.actors.pids()) == 4)  # the last that was killed may be leaving still
         assert descriptors(os.getpid()) <= before + 4
         longest_gap_s = meters.rates()["prediction_gap_max_s"]
     finally:
