@@ -9,6 +9,7 @@ measured (``limits.py``); the *efficiency* is the share of it that the run reach
 import math
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ga3c.resolve import read_options, resolve
 
 _GRID_S = 1.0  # of each measurement of the limit
 _TURN_S, _TURN_WARM_UP_S = 0.5, 0.15  # of each of those that are made while a run stands still, for well under a second
+_LONGEST_TURN_S = 1.0  # else the machine stalled; the run takes that for a suspension, and windows are left out too
 _BEST = 2  # jobs of each kind that are measured again, to choose one: what was cheapest once may be a lucky one
 _CHOOSING_TURNS = 6
 _PEER_NETWORKS = ("small", "nature")
@@ -214,16 +216,19 @@ class _Limits:
         self._costs: dict[Job, list[float]] = {job: [] for job in self._jobs}
         self._turn = 0
 
-    def measure_next(self) -> None:
-        """Measures one of the jobs, in less than a second."""
+    def measure_next(self, longest_s: float = _LONGEST_TURN_S) -> None:
+        """Measures one of the jobs, in less than a second. What takes longer than ``longest_s`` does not count."""
         job = self._jobs[self._turn % len(self._jobs)]
         self._turn += 1
-        self._costs[job].append(self._machine.seconds_a_step(job, _TURN_S, _TURN_WARM_UP_S))
+        began = time.monotonic()
+        cost = self._machine.seconds_a_step(job, _TURN_S, _TURN_WARM_UP_S)
+        if time.monotonic() - began < longest_s:
+            self._costs[job].append(cost)
 
     def compare(self, number: int, run: Run) -> None:
         """Says what share of the limit a run reached, by what was measured since the last one."""
         while not all(self._costs.values()):
-            self.measure_next()  # a short run left no time for all
+            self.measure_next(math.inf)  # a short run left no time for all
         limit = self._machine.limit({job: statistics.median(costs) for job, costs in self._costs.items()})
         for costs in self._costs.values():
             costs.clear()

@@ -25,6 +25,7 @@ from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.presets import validate
 from ga3c.resolve import read_options, resolve
+from ga3c.scheduling import uninterrupted
 from ga3c.signals import Signals
 from ga3c.tune.report import in_words
 from ga3c.tune.search import Setting, Trials, setting_of, with_setting
@@ -118,7 +119,7 @@ def _measure(options: Options, config: TrainConfig, spec: EnvSpec, choice: Setti
     trials, draw, signals = Trials("training_samples", options.max_lag), random.Random(options.seed), Signals()
     settings = list(dict.fromkeys([*_grid(config, spec, len(os.sched_getaffinity(0))), choice, start]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Bench(config, spec, model, signals.wait) as bench:
+    with uninterrupted(), Bench(config, spec, model, signals.wait) as bench:  # as the tuner's trials, and runs
         for number in range(options.rounds + options.final_rounds):
             if number == options.rounds:
                 others = [setting for setting in trials.ranking() if setting not in (choice, start)]

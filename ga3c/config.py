@@ -222,6 +222,7 @@ def _in_words(kind: Any) -> str:
 
 _PATHS = ("out", "resume")
 _NOT_PRESET = (*_PATHS, "env", "mode", "preset", "seed", "total_steps", "minutes", "record_every")
+PRESET_OPTIONS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_PRESET)
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -252,7 +253,7 @@ def find_preset(name: str) -> tuple[str, dict[str, Any]]:
         base, options = values["preset"], values["options"]
         if base not in PRESETS:
             raise ValueError(f"preset is {base!r}")
-        kinds = {name: kind for name, kind in get_type_hints(TrainConfig).items() if name not in _NOT_PRESET}
+        kinds = {name: kind for name, kind in get_type_hints(TrainConfig).items() if name in PRESET_OPTIONS}
         for option, value in options.items():
             if option not in kinds or not _is_of(value, kinds[option]):
                 raise ValueError(f"{option} is {value!r}")

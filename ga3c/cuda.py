@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _NOTHING = nullcontext()
+_STREAMS = 32  # of one priority, that torch has for a device
 
 
 class InOrder:
@@ -63,17 +64,26 @@ class Streams(InOrder):
         self.finish()
 
     def _own(self) -> torch.cuda.Stream:
-        """The thread's. torch has 32 and gives them out in turn: that of a thread that is gone goes to the next one."""
+        """The thread's and nobody else's: that of a thread that is gone goes to the next one.
+
+        Raises:
+          RuntimeError: more threads than torch has streams for.
+        """
         thread = threading.current_thread()
         with self._lock:
             if thread not in self._streams:
                 gone = next((other for other in self._streams if not other.is_alive()), None)
-                self._streams[thread] = (
-                    torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-                    if gone is None
-                    else self._streams.pop(gone)
-                )
+                self._streams[thread] = self._unused() if gone is None else self._streams.pop(gone)
             return self._streams[thread]
+
+    def _unused(self) -> torch.cuda.Stream:
+        """A stream that no other thread has; the caller holds the lock. torch gives its few out in turn."""
+        used = {stream.cuda_stream for stream in (self._updates, *self._streams.values())}
+        for _ in range(_STREAMS):
+            stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            if stream.cuda_stream not in used:
+                return stream
+        raise RuntimeError(f"{len(used)} streams are in use; torch has {_STREAMS} for a device")
 
     def _note(self, events: dict[int, torch.cuda.Event], stream: torch.cuda.Stream) -> None:
         with self._lock:
@@ -197,7 +207,12 @@ class Recordings:
         return None if size is None else self._own().get(size)
 
     def record(self, count: int, like: Tensor) -> None:
-        """Records for ``count`` states as those of ``like`` [n, ...]; nobody may write the weights, or record, then."""
+        """Records for ``count`` states as those of ``like`` [n, ...]; nobody may write the weights, or record, then.
+
+        Does nothing where recording has failed, as it may have in another thread since this one asked.
+        """
+        if not self._possible:
+            return
         size = self._size(count)
         assert size is not None
         states = torch.zeros((size, *like.shape[1:]), dtype=like.dtype, device=self._device)

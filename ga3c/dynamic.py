@@ -7,7 +7,6 @@ that of the released code; ``climb`` changes one count at a time, keeps what is 
 import math
 import random
 import statistics
-import time
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
@@ -120,7 +119,7 @@ def walk_of(dynamic: Dynamic, start: Counts, most: Counts, seed: int) -> Walk:
 
 
 class Adjuster:
-    """Follows a walk, on the clock of whoever calls ``tick``."""
+    """Follows a walk, on the clock of whoever calls ``tick``: one that stands still while the run does."""
 
     def __init__(self, walk: Walk, apply: Callable[[Counts], None], samples: Callable[[], int]) -> None:
         """``apply`` is called for each change of counts; ``samples`` is how many were trained on so far."""
@@ -132,9 +131,8 @@ class Adjuster:
         self._began: float | None = None  # when what counts of this stay began, and how many samples there were
         self._first = 0
 
-    def tick(self, now: float | None = None) -> None:
-        """Called a few times a second; ``now`` is in seconds, the system's clock if it is not given."""
-        now = time.monotonic() if now is None else now
+    def tick(self, now: float) -> None:
+        """Called a few times a second; ``now`` is in seconds."""
         samples = self._samples()
         if self._settling_until is None:
             if samples:  # what comes before the first update is no rate

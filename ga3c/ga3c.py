@@ -97,7 +97,7 @@ class Ga3c:
         self._sampler.tick(self._meters)
         self._meters.sampled_counts(len(self.actors), len(self.predictors), len(self.trainers))
         if self._adjuster is not None:
-            self._adjuster.tick()
+            self._adjuster.tick(self._meters.time_s)
 
     def account(self) -> Account:
         """Exact once everything has stopped."""

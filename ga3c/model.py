@@ -275,8 +275,11 @@ class Model:
         """Copies the weights to where predictions read them; the caller holds the lock for writing."""
         if self._served is self.network:
             return
+        pairs = list(zip(self._served.parameters(), self.network.parameters(), strict=True))
         with torch.no_grad():
-            torch._foreach_copy_(list(self._served.parameters()), list(self.network.parameters()))
+            for dtype in {served.dtype for served, _ in pairs}:  # torch before 2.11 takes one for all, on CUDA
+                same = [pair for pair in pairs if pair[0].dtype == dtype]
+                torch._foreach_copy_([served for served, _ in same], [ours for _, ours in same])
             for served, ours in zip(self._served.buffers(), self.network.buffers(), strict=True):
                 served.copy_(ours)
 

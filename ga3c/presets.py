@@ -4,13 +4,17 @@ import dataclasses
 import os
 from typing import Any
 
-from ga3c.choices import check_device, check_network, check_precision, check_states
-from ga3c.config import Mode, TrainConfig, find_preset, validate_numbers
+from ga3c.choices import check_device, check_network, check_precision, check_states, computes_on_cpu
+from ga3c.config import PRESET_OPTIONS, Mode, TrainConfig, find_preset, validate_numbers
 from ga3c.curves import find_curve, is_simulated, read_curves
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.film import check_extra
 from ga3c.folder import check_out
+
+# Each thread of a GPU's has a stream, of which torch has 32 (see ``cuda``): one is for updates, and while the counts
+# change those that leave are still there.
+MOST_DEVICE_THREADS = 15
 
 
 def default_config(mode: Mode, preset: str, spec: EnvSpec, cuda: bool) -> TrainConfig:
@@ -52,6 +56,15 @@ _NO_QUEUES: dict[str, Any] = {
     "predictors": 1, "trainers": 1, "segments": 2, "min_training_batch": 0, "max_prediction_batch": 128,
     "prediction_patience": 0.0,
 }  # fmt: skip
+
+
+def changes(config: TrainConfig, spec: EnvSpec) -> dict[str, Any]:
+    """What a configuration of mode ga3c has otherwise than its preset has it here: the options of a preset file."""
+    default = default_config("ga3c", config.preset, spec, cuda=not computes_on_cpu(config.device))
+    values = {name: getattr(config, name) for name in PRESET_OPTIONS}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
 # Options that only say how many of what there are, or depend on it; another mode has its own.
 MODE_OPTIONS = (
     *_NO_QUEUES, "mode", "actors", "envs_per_actor", "learning_rate", "torch_threads", "actor_diversity",
@@ -168,6 +181,14 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
             f"--min-training-batch: got {config.min_training_batch}, but {config.actors} actors of"
             f" {config.envs_per_actor} environments with t_max {config.t_max} and {config.segments} segments have at"
             f" most {_most_waiting(config)} samples waiting; that or less would be right"
+        )
+    _, predictors, trainers = most_counts(config)
+    if predictors + trainers > MOST_DEVICE_THREADS and not (
+        is_simulated(config.device) or computes_on_cpu(config.device)
+    ):
+        raise UsageError(
+            f"--predictors, --trainers: got {predictors} and {trainers}, but a GPU works side by side for"
+            f" {MOST_DEVICE_THREADS} in all; that or less would be right"
         )
 
 

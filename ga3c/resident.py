@@ -22,7 +22,7 @@ class PinnedSlabs:
     def __init__(self, runtime: Any, device: torch.device) -> None:
         """``runtime`` is what ``torch.cuda.cudart()`` returns."""
         self._runtime = runtime
-        self._device = device
+        self._there = torch.empty(1, device=device)
         self._pinned: WeakKeyDictionary[Slab, bool] = WeakKeyDictionary()
         self._lock = threading.Lock()  # guards the dictionary
 
@@ -36,14 +36,19 @@ class PinnedSlabs:
     def _register(self, slab: Slab) -> bool:
         states = slab.observations
         address, nbytes = states.ctypes.data, states.nbytes
-        if int(self._runtime.cudaHostRegister(address, nbytes, 0)) == 0:
-            release = finalize(slab, self._runtime.cudaHostUnregister, address)  # before its memory is unmapped
-            release.atexit = False  # the process's end does that
-            return True
-        # CUDA keeps the refusal for the next launch to report: this one.
-        with suppress(RuntimeError):
-            torch.zeros(1, device=self._device)
-        return False
+        with torch.cuda.device_of(self._there):  # type: ignore[no-untyped-call]  # not device 0, if it is another
+            if int(self._runtime.cudaHostRegister(address, nbytes, 0)) == 0:
+                release = finalize(slab, self._unregister, address)  # before its memory is unmapped
+                release.atexit = False  # the process's end does that
+                return True
+            # CUDA keeps the refusal for the next launch to report: this one.
+            with suppress(RuntimeError):
+                self._there.zero_()
+            return False
+
+    def _unregister(self, address: int) -> None:
+        with torch.cuda.device_of(self._there):  # type: ignore[no-untyped-call]
+            self._runtime.cudaHostUnregister(address)
 
 
 class ResidentStates:

@@ -65,5 +65,7 @@ class Signals:
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a signal; True if one has come."""
-        select.select([self._asked_fd], [], [], timeout_s)
+        asked = select.poll()  # select() takes no descriptor above 1023, and each actor has some
+        asked.register(self._asked_fd, select.POLLIN)
+        asked.poll(1000 * timeout_s)
         return self.exitcode != 0

@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from ga3c import cuda
 from ga3c.choices import computes_on_cpu
 from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
-from ga3c.presets import default_config, fit, validate
+from ga3c.presets import MOST_DEVICE_THREADS, default_config, fit, validate
 from ga3c.resolve import read_options
 
 CARTPOLE = env_spec(EnvConfig("CartPole-v1"))
@@ -89,12 +90,20 @@ def test_a_damaged_config_is_named(tmp_path, text):
         ({"decay": 1.0}, "--decay"),
         ({"max_prediction_batch": 10**12}, "--max-prediction-batch"),
         ({"min_training_batch": 100_000}, "have at most 640 samples waiting"),
+        ({"device": "cuda", "predictors": 12, "trainers": 4}, "got 12 and 4, but a GPU works side by side for 15"),
+        ({"device": "cuda:1", "trainers": 12, "dynamic": "climb"}, "got 4 and 12, but a GPU works side by side"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(changes, words):
     config = dataclasses.replace(TrainConfig(actors=4, envs_per_actor=8, t_max=20, segments=2), **changes)
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
         validate(config, PONG)
+
+
+def test_a_gpu_has_a_stream_for_each_thread_even_while_counts_change():
+    assert 2 * MOST_DEVICE_THREADS + 1 <= cuda._STREAMS
+    validate(TrainConfig(device="cuda", predictors=8, trainers=7, min_training_batch=80), PONG)
+    validate(TrainConfig(device="cpu", predictors=64, trainers=64, min_training_batch=80), PONG)
 
 
 def test_an_atari_option_for_what_is_no_atari_game_is_refused():

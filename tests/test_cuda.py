@@ -55,7 +55,7 @@ def test_a_forward_pass_that_cannot_be_recorded_is_made_plainly():
 
     recordings = Recordings(forward, torch.device("cuda"))
     with torch.cuda.stream(torch.cuda.Stream()), torch.inference_mode():
-        recordings.record(torch.zeros(4, 5))
+        recordings.record(4, like=torch.zeros(4, 5))
     assert not recordings.wants(4)
     assert recordings.find(4) is None
     assert torch.ones(3, device="cuda").sum().item() == 3  # the device is as it was

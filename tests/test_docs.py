@@ -25,6 +25,7 @@ from markdown_it import MarkdownIt
 import ga3c
 from ga3c import cli, latency
 from ga3c.compare.options import CompareOptions, resolve
+from ga3c.machine import machine
 from ga3c.options import parse_known
 from tests.fake_comparison import rows
 from tests.running import ROOT, SMALL, metrics
@@ -192,7 +193,7 @@ def _do_what_comes_first():
         run_as_typed(f"ga3c train {env} --total-steps {steps} --out runs/{env}-ga3c-... {' '.join(SMALL)}")
     for compared in (Path("runs/compare-Pong-v5"), Path("runs/quick")):
         compared.mkdir()
-        made_up = rows(("a3c", "ga3c"), ("small",), 2)
+        made_up = [row | {"machine": machine()} for row in rows(("a3c", "ga3c"), ("small",), 2)]  # it can go on here
         (compared / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made_up))
     for param in PYTHON:
         file_of(param.values[0]).write_text(param.values[0])

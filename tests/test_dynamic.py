@@ -1,11 +1,20 @@
 """Counts that change while a run trains: the walks by themselves, on a clock of the test's, and in a run."""
 
+import dataclasses
 import random
 import re
+import time
 
 import pytest
 
+from ga3c.build import build_model
+from ga3c.checkpoint import Progress
 from ga3c.dynamic import Adjuster, Counts, climb, paper_walk
+from ga3c.envs import EnvConfig, env_spec
+from ga3c.ga3c import Ga3c
+from ga3c.metrics import Meters
+from ga3c.presets import default_config
+from ga3c.system import Context
 from tests.running import SMALL, ga3c, metrics
 
 ONE, MOST = Counts(1, 1, 1), Counts(16, 4, 4)
@@ -81,6 +90,26 @@ def test_rates_are_of_the_time_after_a_change_has_settled():
         adjuster.tick(step / 10)
     assert applied[:2] == [Counts(2, 1, 1), Counts(3, 1, 1)]
     assert told[-1] == pytest.approx(1000, rel=0.01)
+
+
+def test_what_a_suspension_takes_is_in_no_rate():
+    """The walk's clock is the run's own, which stands still with it."""
+    spec = env_spec(EnvConfig("CartPole-v1"))
+    config = dataclasses.replace(
+        default_config("ga3c", "fast", spec, cuda=False), device="cpu", dynamic="climb", actors=1, envs_per_actor=1
+    )
+    model, _ = build_model(config, spec)
+    meters, ticks = Meters(1), []
+    system = Ga3c(Context(config, spec, model, meters, lambda: 0.0, lambda text: None, Progress()))
+    try:
+        system._adjuster.tick = ticks.append
+        system.tick()
+        time.sleep(0.5)
+        meters.suspended(0.5)
+        system.tick()
+    finally:
+        system.stop()
+    assert 0 <= ticks[1] - ticks[0] < 0.4
 
 
 @pytest.mark.parametrize("dynamic", [["--dynamic"], ["--dynamic", "paper"]])

@@ -161,3 +161,29 @@ def test_a_system_as_fast_as_the_limit_has_an_efficiency_of_1_however_noisy_the_
             beside.compare(repeat, {"pps": {"median": statistics.median(windows)}})
         efficiencies += beside.efficiency
     assert statistics.mean(efficiencies) == pytest.approx(1, abs=0.01)
+
+
+def test_a_cost_counts_no_more_than_the_windows_beside_it_where_the_machine_stalled(
+    throughput: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = importlib.import_module("limits")
+    clock, stalls = [0.0], [False]
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: clock[0])
+
+    class StallingMachine(limits.Machine):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.cores, self.on_cpu = 2, True
+
+        def seconds_a_step(self, job: Any, seconds: float, warm_up_s: float = 0.5) -> float:
+            clock[0] += 2.0 if stalls[0] else seconds + warm_up_s
+            return 900e-6 if stalls[0] else 500e-6
+
+    machine, job = StallingMachine(), limits.Job("env", 16)
+    beside = throughput._Limits(machine.limit({job: 500e-6}), machine)
+    for stalls[0] in (True, False, True):
+        beside.measure_next()
+    beside.compare(1, {"pps": {"median": 4000.0}})
+    assert beside.efficiency == [1.0]
+    stalls[0] = True  # it always does: then that counts, rather than nothing
+    beside.compare(2, {"pps": {"median": 4000.0}})
+    assert beside.efficiency[1] > 1.5

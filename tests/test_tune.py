@@ -66,6 +66,41 @@ def test_a_setting_that_lags_too_far_behind_is_not_chosen_however_fast():
     assert lax.actors * lax.envs_per_actor > 48
 
 
+def test_what_made_a_setting_a_finalist_does_not_count_again():
+    """The best of many by a lucky window: it is judged by what is measured from then on."""
+    lucky = START._replace(actors=8)
+    trials = Trials("training_samples", 10.0)
+    trials.add(START, [Window(0.0, 1000.0 + n, 1.0) for n in range(4)])
+    trials.add(lucky, [Window(0.0, 2000.0 + n, 1.0) for n in range(4)])
+    assert trials.choice(START) == lucky
+    trials.start_over()
+    assert trials.choice(START) == START  # until it is measured again
+    trials.add(START, [Window(0.0, 1000.0 + n, 1.0) for n in range(4)])
+    trials.add(lucky, [Window(0.0, 1000.0 + n, 1.0) for n in range(4)])
+    assert trials.choice(START) == START
+    assert trials.mean(lucky) == 1001.5
+    assert trials.counted(lucky) == 4
+
+
+def test_nothing_is_chosen_by_two_windows():
+    trials = Trials("training_samples", 10.0)
+    trials.add(START, [Window(0.0, 1000.0, 1.0), Window(0.0, 1001.0, 1.0)])
+    trials.add(START._replace(actors=8), [Window(0.0, 2000.0, 1.0), Window(0.0, 2001.0, 1.0)])
+    assert trials.choice(START) == START
+
+
+def test_a_window_without_an_update_says_nothing_of_the_lag():
+    slow = START._replace(min_training_batch=640)
+    trials = Trials("pps", 3.0)
+    trials.add(slow, [Window(1000.0, 0.0, None), Window(1000.0, 640.0, 5.0)])
+    assert trials.lag(slow) == 5.0
+    assert not trials.is_within_bound(slow)
+    never = START._replace(min_training_batch=1280)
+    trials.add(never, [Window(1000.0, 0.0, None)] * 2)
+    assert not trials.is_within_bound(never)
+    assert trials.ranking()[-1] == never
+
+
 def test_predictions_can_be_the_objective():
     _, choice = searched(lambda s: Window(1000.0 + 500 * (s.predictors == 2), 1000.0, 1.0), objective="pps")
     assert choice.predictors == 2
@@ -96,7 +131,7 @@ def test_a_run_of_the_tuner_leaves_a_preset_that_train_reads(tmp_path):
     tuned = ga3c("tune", "CartPole-v1", "--minutes", "0.4", "--out", "tuned", *counts, cwd=tmp_path)
     assert tuned.returncode == 0, tuned.err
     preset = json.loads((tmp_path / "tuned" / "preset.json").read_text())
-    assert set(preset["options"]) == set(Setting._fields)
+    assert set(preset["options"]) == {*Setting._fields, "t_max"}
     assert preset["found"]["a_second"] > 0
     lines = [json.loads(line) for line in (tmp_path / "tuned" / "trials.jsonl").read_text().splitlines()]
     assert len(lines) >= 3
@@ -106,12 +141,13 @@ def test_a_run_of_the_tuner_leaves_a_preset_that_train_reads(tmp_path):
     assert (tmp_path / "tuned" / "trials.png").stat().st_size > 10_000
     assert not roles(tmp_path)
 
-    run = ga3c("train", "CartPole-v1", "--preset", "tuned/preset.json", "--t-max", "8", "--total-steps", "2000",
+    run = ga3c("train", "CartPole-v1", "--preset", "tuned/preset.json", "--total-steps", "2000",
                "--out", "run", cwd=tmp_path)  # fmt: skip
     assert run.returncode == 0, run.err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["preset"] == "fast"
-    assert {name: config[name] for name in Setting._fields} == preset["options"]
+    assert {name: config[name] for name in preset["options"]} == preset["options"]
+    assert config["t_max"] == 8
 
 
 def test_a_tuner_that_is_stopped_writes_what_it_found(tmp_path):

@@ -21,7 +21,7 @@ from ga3c.errors import UsageError
 from ga3c.folder import check_out
 from ga3c.machine import machine
 from ga3c.options import parse_known
-from ga3c.presets import validate
+from ga3c.presets import changes, validate
 from ga3c.resolve import read_options, resolve
 from ga3c.rlimits import provide_descriptors
 from ga3c.scheduling import uninterrupted
@@ -76,7 +76,7 @@ def run_tune(arguments: list[str]) -> int:
     if not trials.windows:
         say_error("stopped before anything was measured")
         return code
-    _leave(options, config, trials, folder)
+    _leave(options, config, spec, trials, folder)
     return code
 
 
@@ -149,7 +149,7 @@ class _Show:
         print(f"{max(0, left_s):4.0f} s left  {now}{best}", flush=True)
 
 
-def _leave(options: TuneOptions, config: TrainConfig, trials: Trials, folder: Path) -> None:
+def _leave(options: TuneOptions, config: TrainConfig, spec: EnvSpec, trials: Trials, folder: Path) -> None:
     start = setting_of(config)
     choice = trials.choice(start)
     hardware = machine()
@@ -161,7 +161,7 @@ def _leave(options: TuneOptions, config: TrainConfig, trials: Trials, folder: Pa
         "objective": options.objective,
         "a_second": round(trials.mean(choice), 1),
         "standard_error": round(trials.error(choice), 1),
-        "policy_lag": round(trials.lag(choice), 3),
+        "policy_lag": round(lag, 3) if math.isfinite(lag := trials.lag(choice)) else None,
         "env": config.env,
         "network": config.network,
         "device": config.device,
@@ -169,7 +169,9 @@ def _leave(options: TuneOptions, config: TrainConfig, trials: Trials, folder: Pa
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        report.write_preset(folder / report.PRESET, config.preset, choice, found)
+        # What was said beside belongs to it: with another network or t_max other counts may be best.
+        options_found = changes(config, spec) | choice._asdict()
+        report.write_preset(folder / report.PRESET, config.preset, options_found, found)
         report.write_record(folder / report.RECORD, trials)
         report.write_table(folder / report.TABLE, trials, start, choice, options.objective, about)
         report.draw(folder / report.PICTURE, trials, start, choice, options.objective, about)

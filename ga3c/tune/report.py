@@ -27,9 +27,9 @@ def live_table(trials: Trials, left_s: float, now: str) -> Table:
 
 
 def _figures(trials: Trials, setting: Setting) -> tuple[str, str, str]:
-    windows = trials.windows[setting]
-    error = f" ± {trials.error(setting):.0f}" if len(windows) > 1 else ""
-    return f"{trials.mean(setting):,.0f}{error}", f"{trials.lag(setting):.2f}", str(len(windows))
+    windows = trials.counted(setting)
+    error = f" ± {trials.error(setting):.0f}" if windows > 1 else ""
+    return f"{trials.mean(setting):,.0f}{error}", f"{trials.lag(setting):.2f}", str(windows)
 
 
 def in_words(setting: Setting) -> str:
@@ -41,9 +41,9 @@ def in_words(setting: Setting) -> str:
     )
 
 
-def write_preset(path: Path, base: str, choice: Setting, found: dict[str, Any]) -> None:
+def write_preset(path: Path, base: str, options: dict[str, Any], found: dict[str, Any]) -> None:
     """A file for ``ga3c train --preset``; ``found`` says for what, and on what, it was measured."""
-    values = {"preset": base, "options": choice._asdict(), "found": found}
+    values = {"preset": base, "options": options, "found": found}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -101,7 +101,7 @@ def draw(path: Path, trials: Trials, start: Setting, choice: Setting, objective:
 def _marks(axes: Any, trials: Trials, settings: Sequence[Setting], marker: str, colour: str, label: str) -> None:
     if not settings:
         return
-    errors = [trials.error(s) if len(trials.windows[s]) > 1 else 0.0 for s in settings]
+    errors = [trials.error(s) if trials.counted(s) > 1 else 0.0 for s in settings]
     axes.errorbar(
         [s.actors * s.envs_per_actor for s in settings],
         [trials.mean(s) for s in settings],

@@ -18,11 +18,13 @@ from ga3c.config import TrainConfig
 
 Objective = Literal["pps", "training_samples"]
 
-_STAGE_ENDS = (0.45, 0.75)  # shares of the time; the rest is for the best again
-_FINALISTS = 4
+_STAGE_ENDS = (0.4, 0.65)  # shares of the time; the rest is for the best again
+_FINALISTS = 3
 _MOST_GAMES_A_CORE = 64
-_SURE = 3.0  # standard errors of a difference that is taken for one: the best of many is a lucky one
+_SURE = 3.0  # standard errors of a difference that is taken for one, of many windows: more of few
 _WORTH = 0.02  # a gain below that is not worth another setting
+_FEWEST = 4  # windows without which nothing is sure
+_FIRST_BATCH = 40  # to try where training batches are whatever there is
 
 
 class Setting(NamedTuple):
@@ -37,11 +39,14 @@ class Setting(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What was measured in about a second: predictions and training samples a second, and the mean policy lag."""
+    """What was measured in about a second: predictions and training samples a second, and the mean policy lag.
+
+    The lag is None without an update: of a setting that trains less than once a second.
+    """
 
     pps: float
     training_samples: float
-    lag: float
+    lag: float | None
 
 
 class Trials:
@@ -52,10 +57,19 @@ class Trials:
         self._objective: Objective = objective
         self._max_lag = max_lag
         self.windows: dict[Setting, list[Window]] = {}
+        self._before: dict[Setting, int] = {}  # windows before the last stage
 
     def add(self, setting: Setting, windows: Sequence[Window]) -> None:
         """Adds what a trial has measured."""
         self.windows.setdefault(setting, []).extend(windows)
+
+    def start_over(self) -> None:
+        """What is measured again from here on counts alone: the best of many was lucky until now."""
+        self._before = {setting: len(windows) for setting, windows in self.windows.items()}
+
+    def counted(self, setting: Setting) -> int:
+        """How many windows its mean is of."""
+        return len(self._rates(setting))
 
     def mean(self, setting: Setting) -> float:
         """Of the objective."""
@@ -67,11 +81,14 @@ class Trials:
         return statistics.stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else math.inf
 
     def lag(self, setting: Setting) -> float:
-        """Mean policy lag."""
-        return statistics.fmean(window.lag for window in self.windows[setting])
+        """Mean policy lag; infinite where no update was seen."""
+        lags = [window.lag for window in self.windows[setting] if window.lag is not None]
+        return statistics.fmean(lags) if lags else math.inf
 
     def _rates(self, setting: Setting) -> list[float]:
-        return [float(getattr(window, self._objective)) for window in self.windows[setting]]
+        windows = self.windows[setting]
+        counted = windows[self._before.get(setting, 0) :] or windows
+        return [float(getattr(window, self._objective)) for window in counted]
 
     def is_within_bound(self, setting: Setting) -> bool:
         """Whether its policy lag is as low as was asked for."""
@@ -88,12 +105,22 @@ class Trials:
 
     def choice(self, start: Setting) -> Setting:
         """The best, or ``start`` where the best is not surely better."""
-        best = self.ranking()[0]
+        ranking = self.ranking()
+        judged = [s for s in ranking if len(self.windows[s]) - self._before.get(s, 0) >= _FEWEST]
         if not self.is_within_bound(start):
-            return best
+            return next(filter(self.is_within_bound, judged), ranking[0])
+        if start not in judged:
+            return start
+        best = judged[0]
         difference = self.mean(best) - self.mean(start)
-        noise = _SURE * math.hypot(self.error(best), self.error(start))
+        noise = _sure(self.counted(best) + self.counted(start) - 2) * math.hypot(self.error(best), self.error(start))
         return best if difference > max(noise, _WORTH * self.mean(start)) else start
+
+
+def _sure(freedom: int) -> float:
+    """Student's t for what ``_SURE`` is of the normal distribution (Cornish and Fisher's expansion)."""
+    z = _SURE
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def search(
@@ -124,6 +151,7 @@ def search(
         if not untried:
             break
         yield untried[0]
+    trials.start_over()
     while share() < 1.0:
         finalists = dict.fromkeys([*trials.ranking()[:_FINALISTS], start])
         # All of a round, so that each has met the same machine; the one with the fewest windows goes first.
@@ -137,7 +165,7 @@ def neighbours(setting: Setting) -> list[Setting]:
     """Settings that differ in one thing that does not change the environments: batches first, which matter most."""
     s = setting
     changed = [
-        s._replace(min_training_batch=2 * s.min_training_batch),
+        s._replace(min_training_batch=2 * s.min_training_batch or _FIRST_BATCH),
         s._replace(min_training_batch=s.min_training_batch // 2),
         s._replace(predictors=s.predictors + 1),
         s._replace(trainers=s.trainers + 1),

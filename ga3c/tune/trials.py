@@ -63,9 +63,7 @@ class Bench:
             for _ in range(windows):
                 self._run(system, WINDOW_S)
                 rates = meters.rates()
-                # A window without an update is one of a setting that trains less than once a second.
-                lag = rates["policy_lag_mean"]
-                found.append(Window(rates["pps"], rates["training_samples_per_s"], 0.0 if lag is None else lag))
+                found.append(Window(rates["pps"], rates["training_samples_per_s"], rates["policy_lag_mean"]))
             return found
         finally:
             system.pause()
