@@ -3,7 +3,8 @@
 Each cost is measured with every core busy at it, in processes that share nothing: ``cores`` seconds a second are there
 to be spent, and a step needs ``c_env + c_predict + c_train`` of them, whatever the system around them. With a device
 that is not the CPU the environments have the cores to themselves, and the device has predictions and training; with one
-that only waits (``--device simulated:NAME``) the environments are all there is.
+that only waits (``--device simulated:NAME``) the environments are all there is. What a device does is taken one after
+the other, though predictions and updates may overlap there: that limit is an estimate.
 
 ``throughput.py`` measures the limit by turns with its runs, and prints what share of it they reached.
 """
@@ -34,6 +35,7 @@ from ga3c.slabs import SlabLayout
 ENVS = (8, 16, 32, 64, 128)
 PREDICTION_BATCHES = (16, 32, 64, 128, 256)
 TRAINING_BATCHES = (80, 160, 320, 640)
+DEVICE_BATCHES = {"predict": (512, 1024), "train": (1280,)}  # besides, where it is not the cores that compute
 _WARM_UP_S = 0.5
 _START_S = 120.0  # that processes may take to load torch
 
@@ -191,12 +193,13 @@ def cheapest(measured: dict[Job, float], kind: str) -> list[Job]:
 def _grid(config: TrainConfig, spec: EnvSpec, cores: int, *, on_cpu: bool) -> list[Job]:
     precisions = [config.precision] if config.precision != "auto" else ["bf16", "fp32" if on_cpu else "tf32"]
     threads = sorted({1, cores}) if on_cpu else [1]
-    sizes = [("predict", n) for n in PREDICTION_BATCHES] + [("train", n) for n in TRAINING_BATCHES]
+    batches = {"predict": PREDICTION_BATCHES, "train": TRAINING_BATCHES}
+    sizes = [(kind, n) for kind in batches for n in (*batches[kind], *(() if on_cpu else DEVICE_BATCHES[kind]))]
     jobs = [Job("env", envs) for envs in ENVS] + [Job("env", envs, alone=True) for envs in ENVS[:1]]
     if is_simulated(config.device):
         return jobs  # it takes no core
-    layouts = ["contiguous"]
-    if SlabLayout.of(spec, segments=1, t_max=1, envs=1, on_cpu=True).channels_last:
+    layouts = ["contiguous"]  # as slabs are for a device that is not the CPU
+    if SlabLayout.of(spec, segments=1, t_max=1, envs=1, on_cpu=on_cpu).channels_last:
         layouts = ["channels-last", "contiguous"]
     ways = [(p, t, layout) for p in precisions for t in threads for layout in layouts if t == 1 or layout == layouts[0]]
     return jobs + [Job(kind, n, *way) for kind, n in sizes for way in ways]
@@ -297,6 +300,7 @@ def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
     import torch
 
     from ga3c.build import build_model
+    from ga3c.device import resolve_device
     from ga3c.model import Batch
 
     changed: dict[str, Any] = {"precision": job.precision, "torch_threads": job.threads}
@@ -307,7 +311,7 @@ def _model(config: TrainConfig, spec: EnvSpec, job: Job) -> tuple[Any, int]:
     if job.kind == "predict":
         return lambda: model.predict(states), job.size
     batch = Batch(
-        states=states,
+        states=states if model.on_cpu else states.to(resolve_device(config.device)),  # they stay there, as in a run
         actions=torch.arange(job.size) % spec.num_actions,
         returns=torch.zeros(job.size),
         live=torch.ones(job.size, dtype=torch.bool),
