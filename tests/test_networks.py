@@ -1,3 +1,4 @@
+import itertools
 import sys
 import types
 
@@ -8,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ga3c.choices import NETWORK_NAMES
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
-from ga3c.networks import NETWORKS, build_network, cost
+from ga3c.networks import NETWORKS, blocks, build_network, cost
 
 ATARI = (4, 84, 84)
 
@@ -189,3 +190,46 @@ def test_a_network_that_trains_and_plays_differently_is_refused(monkeypatch, lay
     monkeypatch.setitem(sys.modules, "two_faced", module)
     with pytest.raises(UsageError, match=rf"'two_faced:make' has a {type(layer).__name__}, which trains and plays"):
         build_network("two_faced:make", (4,), 2, "orthogonal")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("small", (4, 84, 84)), ("nature", (4, 84, 84)), ("large", (4, 84, 84)), ("small", (1, 96, 60)),
+     ("small", (84, 84, 3)), ("small", (4, 86, 84))],
+)  # fmt: skip
+@pytest.mark.parametrize("count", [5, 24])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_training_computes_what_prediction_does_however_the_first_convolution_is_made(name, shape, count, layout):
+    """On a CPU training has its first convolution in blocks; what it gives is the same, and so is the gradient."""
+    torch.manual_seed(1)
+    network = build_network(name, shape, 6, "orthogonal")
+    states = torch.randint(0, 256, (count, *shape), dtype=torch.uint8).contiguous(memory_format=layout)
+    network.normalise(states)
+    kept = states.clone()
+
+    def outputs_and_gradients(given):
+        network.zero_grad()
+        logits, values = network(given)
+        (logits.square().sum() + values.sum()).backward()
+        return [logits, values, *(parameter.grad for parameter in network.parameters())]
+
+    ours = outputs_and_gradients(states)
+    plain = outputs_and_gradients(states.float())  # of floats no blocks are made
+    with torch.no_grad():
+        predicted = network(states)
+    assert torch.equal(states, kept)
+    for one, other in [*zip(ours, plain, strict=True), *zip(ours, predicted, strict=False)]:
+        # conv(x) - conv(mean), as it is without blocks, loses some digits, by which a ReLU may open; blocks out of order
+        # would be wrong by more than the whole.
+        assert (one - other).norm() <= 0.03 * other.norm() + 1e-4
+
+
+def test_the_pixels_of_a_block_become_its_channels():
+    image = torch.arange(2 * 4 * 6, dtype=torch.uint8).reshape(1, 2, 4, 6)
+    found = blocks(image, 2)
+    assert found.shape == (1, 8, 2, 3)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for y, x in itertools.product(range(2), range(3)):
+        of_a_block = image[0, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        assert torch.equal(found[0, :, y, x], of_a_block.permute(1, 2, 0).flatten())
+    assert torch.equal(blocks(image.float(), 2), found.float())
