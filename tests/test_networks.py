@@ -219,8 +219,8 @@ def test_training_computes_what_prediction_does_however_the_first_convolution_is
         predicted = network(states)
     assert torch.equal(states, kept)
     for one, other in [*zip(ours, plain, strict=True), *zip(ours, predicted, strict=False)]:
-        # conv(x) - conv(mean), as it is without blocks, loses some digits, by which a ReLU may open; blocks out of order
-        # would be wrong by more than the whole.
+        # conv(x) - conv(mean), as it is without blocks, loses some digits, by which a ReLU may open; with blocks out of
+        # order all would be wrong.
         assert (one - other).norm() <= 0.03 * other.norm() + 1e-4
 
 
