@@ -277,7 +277,7 @@ class Model:
             return
         pairs = list(zip(self._served.parameters(), self.network.parameters(), strict=True))
         with torch.no_grad():
-            for dtype in {served.dtype for served, _ in pairs}:  # torch before 2.11 takes one for all, on CUDA
+            for dtype in {served.dtype for served, _ in pairs}:  # an older torch takes one for all, on CUDA
                 same = [pair for pair in pairs if pair[0].dtype == dtype]
                 torch._foreach_copy_([served for served, _ in same], [ours for _, ours in same])
             for served, ours in zip(self._served.buffers(), self.network.buffers(), strict=True):
