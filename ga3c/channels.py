@@ -161,6 +161,7 @@ class ActorChannel:
         """``index`` names the actor in messages; ``end`` is the learner's end of the pair."""
         self.index = index
         self.slab = slab
+        self.envs = slab.layout.envs
         self.rollouts_completed = 0  # counted by the one predictor that receives
         self.progress = 0  # requests received, counted there too
         self.unfinished = Unfinished()
@@ -168,6 +169,8 @@ class ActorChannel:
         self._step = 0  # of the last request received
         self._released = 0  # segments; guarded by _sending
         self._sending = threading.Lock()  # keeps close from freeing a descriptor that another thread uses
+        layout = slab.layout
+        self._places = [[Place(slab, s, t) for t in range(layout.t_max)] for s in range(layout.segments)]
         self._socket = end
         self._socket.setblocking(False)
 
@@ -175,36 +178,39 @@ class ActorChannel:
         """The descriptor to wait on."""
         return self._socket.fileno()
 
-    def receive(self) -> Request | None:
+    def receive(self, buffer: bytearray) -> Request | None:
         """Takes one message without waiting; None means that the actor is gone.
+
+        ``buffer`` has room for the longest message; what is in it afterwards means nothing.
 
         Raises:
           RemoteError: the actor raised.
         """
         try:
-            message = self._receive()
+            size = self._receive(buffer)
         except ConnectionResetError:
             return None
-        if not message:
+        if not size:
             return None
-        if message[:1] != _KIND_REQUEST and (error := error_in(message)):
+        kind, segment, step, completed = _REQUEST.unpack_from(buffer)
+        if kind != _KIND_REQUEST and (error := error_in(bytes(buffer[:size]))):
             raise error
-        _, segment, step, completed = _REQUEST.unpack_from(message)
-        self.rollouts_completed += completed != NO_SEGMENT
+        if completed != NO_SEGMENT:
+            self.rollouts_completed += 1
         self.progress += 1
         self._step = step
         episodes = []
-        if len(message) > _REQUEST.size:
-            episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(message[_REQUEST.size :])]
-        return Request(self, Place(self.slab, segment, step), completed, episodes)
+        if size > _REQUEST.size:
+            episodes = [Episode(*fields) for fields in _EPISODE.iter_unpack(buffer[_REQUEST.size : size])]
+        return Request(self, self._places[segment][step], completed, episodes)
 
-    def _receive(self) -> bytes:
+    def _receive(self, buffer: bytearray) -> int:
         try:
-            return self._socket.recv(MAX_MESSAGE_BYTES)
+            return self._socket.recv_into(buffer)
         except ConnectionResetError:
             # It closed with a message of ours unread, which the kernel tells before what it had sent; once told, the
             # error is cleared, and its last words are still there.
-            return self._socket.recv(MAX_MESSAGE_BYTES)
+            return self._socket.recv_into(buffer)
 
     def reply(self) -> None:
         """Wakes the actor: its actions are in the slab."""

@@ -112,11 +112,13 @@ class Meters:
     def predicted(self, live: int, rows: int, episodes: Iterable[Episode], batches: int = 1) -> None:
         """Actions were chosen for ``batches`` batches of ``rows`` states each, ``live`` steps in all."""
         with self._lock:
-            self._window.longest_gap_s = max(self._window.longest_gap_s, self._since_prediction())
-            self._predicted_at = time.perf_counter()
+            w, now = self._window, time.perf_counter()
+            if self._predicted_at is not None and now - self._predicted_at > w.longest_gap_s:
+                w.longest_gap_s = now - self._predicted_at
+            self._predicted_at = now
             self.env_steps += live
-            self._window.predictions += live
-            self._window.prediction_batches[rows] += batches
+            w.predictions += live
+            w.prediction_batches[rows] += batches
             for episode in episodes:
                 self._returns.append(episode.episode_return)
                 event = EpisodeEvent(*episode, self.env_steps, round(self.time_s, 3))
@@ -133,7 +135,8 @@ class Meters:
             w.updates += 1
             w.samples += update.samples
             w.training_rows += rows
-            w.lags.update(update.lags)
+            for versions, count in update.lags.items():  # Counter.update asks first what it was given
+                w.lags[versions] += count
             w.policy_loss += update.policy_loss * update.samples
             w.value_loss += update.value_loss * update.samples
             w.entropy += update.entropy * update.samples

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ga3c.channels import ActorChannel, RemoteError, Request
+from ga3c.channels import MAX_MESSAGE_BYTES, ActorChannel, RemoteError, Request
 from ga3c.slabs import Rollouts
 
 POLL_S: Final = 0.1  # how soon a loop that is asked to stop while it waits notices, without having been woken
@@ -43,7 +43,8 @@ class PredictionQueue:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._channels: dict[int, ActorChannel] = {}
-        self._collecting = threading.Lock()  # guards receiving, and the leaving and closing of channels
+        self._collecting = threading.Lock()  # guards receiving and _buffer, and the leaving and closing of channels
+        self._buffer = bytearray(MAX_MESSAGE_BYTES)  # of what is received
         self._closed = False
 
     def add(self, channel: ActorChannel) -> None:
@@ -97,10 +98,10 @@ class PredictionQueue:
                 channel = self._channels.get(fd)
                 if channel is None:
                     continue
-                if requests and size + channel.slab.layout.envs > max_batch_size:
+                if requests and size + channel.envs > max_batch_size:
                     break  # epoll is level-triggered: the rest stays ready for the next predictor.
                 try:
-                    request = channel.receive()
+                    request = channel.receive(self._buffer)
                 except RemoteError as error:
                     failed.append((channel, error))
                     self._remove(channel)
@@ -122,7 +123,7 @@ class PredictionQueue:
         if not ready or 2 * len(ready) >= len(self._channels):
             return False
         asking = [self._channels[fd] for fd, _ in ready if fd in self._channels]
-        return sum(channel.slab.layout.envs for channel in asking) < max_batch_size
+        return sum(channel.envs for channel in asking) < max_batch_size
 
     def close(self) -> None:
         """Ends every iterator and closes every channel, which ends the actors. May be called twice."""

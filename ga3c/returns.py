@@ -51,11 +51,13 @@ def lambda_returns(
     G_t = r_t + discount * ((1 - lambda) * V(s_{t+1}) + lambda * G_{t+1}), with G_T = V(s_T). ``trace_decay`` is
     lambda; 1 gives the n-step return. The other arguments, and the result, are those of ``n_step_returns``.
     """
-    returns = np.empty_like(rewards)
-    next_return = next_value = bootstrap_value
+    next_values = np.concatenate((values[1:], bootstrap_value[None]))
+    # How much of what follows counts, and how much of that as G_{t+1}; the rest is V(s_{t+1}).
+    of_what_follows: Floats = np.where(terminated, np.float32(0), np.float32(discount))
+    of_return: Floats = np.where(truncated, np.float32(0), np.float32(trace_decay) * of_what_follows)
+    returns = rewards + (of_what_follows - of_return) * next_values
+    next_return = bootstrap_value
     for t in range(len(rewards) - 1, -1, -1):
-        following = next_value + np.float32(trace_decay) * (next_return - next_value)
-        following = np.where(truncated[t], next_value, following)
-        returns[t] = rewards[t] + np.float32(discount) * np.where(terminated[t], np.float32(0), following)
-        next_return, next_value = returns[t], values[t]
+        returns[t] += of_return[t] * next_return
+        next_return = returns[t]
     return returns

@@ -123,7 +123,7 @@ class SimulatedModel(Model):
 
     def predict_in_place(self, places: Sequence[Place]) -> Prediction:
         """As ``predict``."""
-        return self._answer(sum(place.envs for place in places))
+        return self._answer(sum([place.envs for place in places]))
 
     def _answer(self, count: int) -> Prediction:
         version = self.version
@@ -144,7 +144,7 @@ class SimulatedModel(Model):
     def update(self, batch: Batch, learning_rate: float) -> UpdateFigures:
         """The next version, after the time that the batch takes."""
         with self._updating:
-            self._timeline.serve(self._curve.training.seconds(len(batch.states)))
+            self._timeline.serve(self._curve.training.seconds(len(batch.versions)))
             version = self._step()
         lags = batch.lags(version)
         return UpdateFigures(

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,22 +155,24 @@ class Slab(StepArrays):
         step.truncated[...] = outcome.truncated
 
 
-class Place(NamedTuple):
-    """Where the states of one request lie: of K environments, at a step of a segment of a slab."""
+class Place:
+    """Where the states of one request lie: of K environments, at a step of a segment of a slab.
 
-    slab: Slab
-    segment: int
-    step: int
+    Attributes:
+      slab, segment, step: where.
+      arrays: what the slab has there.
+      envs: K, how many states.
+    """
 
-    @property
-    def arrays(self) -> StepArrays:
-        """What the slab has there."""
-        return self.slab.steps[self.segment][self.step]
+    __slots__ = ("arrays", "envs", "segment", "slab", "step")
 
-    @property
-    def envs(self) -> int:
-        """States: K."""
-        return self.slab.layout.envs
+    def __init__(self, slab: Slab, segment: int, step: int) -> None:
+        """Made once for each step of a slab, and read by every request for it."""
+        self.slab = slab
+        self.segment = segment
+        self.step = step
+        self.arrays = slab.steps[segment][step]
+        self.envs = slab.layout.envs
 
 
 class Rollouts:

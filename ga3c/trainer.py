@@ -42,6 +42,6 @@ class Trainer:
             copied = time.perf_counter()
             update = self._model.update(batch, self._learning_rate())
             now = time.perf_counter()
-            self._meters.updated(update, len(batch.states))
+            self._meters.updated(update, len(batch.versions))
             self._meters.spent("trainer", waiting=began - idle_since, copying=copied - began, training=now - copied)
             idle_since = now

@@ -1,5 +1,6 @@
 """The contracts of both queues and of the channel between an actor and the learner."""
 
+import dataclasses
 import os
 import socket
 import threading
@@ -28,10 +29,10 @@ def make_pair(index=0, layout=LAYOUT):
 
 
 @contextmanager
-def prediction_queue(actors=1):
+def prediction_queue(actors=1, layout=LAYOUT):
     gone, errors = [], []
     queue = PredictionQueue(gone.append, lambda channel, error: errors.append((channel.index, error)))
-    pairs = [make_pair(i) for i in range(actors)]
+    pairs = [make_pair(i, layout) for i in range(actors)]
     for _, channel, _ in pairs:
         queue.add(channel)
     try:
@@ -67,9 +68,11 @@ def test_a_request_arrives_with_its_step_and_episodes():
     with prediction_queue() as (queue, [(port, channel, _)], _, _):
         port.request_actions(1, 2, NO_SEGMENT, [Episode(-21.0, 800), Episode(0.5, 3)])
         [request] = next(queue.batches(64, NEVER))
-        assert (request.channel, request.place, request.completed) == (channel, (channel.slab, 1, 2), NO_SEGMENT)
+        assert (request.channel, request.completed) == (channel, NO_SEGMENT)
         assert request.episodes == [Episode(-21.0, 800), Episode(0.5, 3)]
-        assert request.place.envs == LAYOUT.envs
+        place = request.place
+        assert (place.slab, place.segment, place.step, place.envs) == (channel.slab, 1, 2, LAYOUT.envs)
+        assert place.arrays is channel.slab.steps[1][2]
 
 
 def test_a_batch_takes_every_request_that_waits():
@@ -115,7 +118,7 @@ def test_a_reply_wakes_the_actor_that_asked_and_no_other():
 
 
 def test_each_request_is_served_once_by_many_predictors():
-    with prediction_queue(actors=8) as (queue, pairs, _, _):
+    with prediction_queue(actors=8, layout=dataclasses.replace(LAYOUT, t_max=50)) as (queue, pairs, _, _):
         served, lock = [], threading.Lock()
 
         def predict():
