@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import fcntl
+import functools
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
-from ga3c.envs import EnvConfig, Player, VectorEnv, env_seeds, load_backends, make_env
+from ga3c.envs import EnvConfig, Player, VectorEnv, cores_to_make, env_seeds, load_backends, make_env
 from ga3c.slabs import ActorClock, Slab, SlabLayout
 
 
@@ -64,9 +67,31 @@ def _charge(clock: "memoryview[float]", activity: int, since: float) -> float:
     return now
 
 
+@functools.cache
+def _turns() -> int:
+    """A file whose bytes actors lock while they make environments."""
+    return os.memfd_create("ga3c-turns", os.MFD_CLOEXEC)
+
+
+@contextlib.contextmanager
+def _in_turn(index: int, at_once: int) -> Iterator[None]:
+    """Waits until an actor may make its environments; ``at_once`` of them may.
+
+    Those that come first play while others are still being made: all cores are busy either way, and the first update
+    is there sooner. The lock is the kernel's, which frees it when its holder dies, however that was.
+    """
+    turn = index % at_once
+    fcntl.lockf(_turns(), fcntl.LOCK_EX, 1, turn)
+    try:
+        yield
+    finally:
+        fcntl.lockf(_turns(), fcntl.LOCK_UN, 1, turn)
+
+
 def prepare() -> None:
     """What all actors share, in the forkserver."""
     load_backends()
+    _turns()
 
 
 def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:
@@ -75,7 +100,11 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     slab = Slab(layout, slab_fd)
     os.close(slab_fd)
     seeds = env_seeds(settings["seed"], index, generation, layout.envs)
-    env = make_env(EnvConfig(**settings["env"]), seeds)
+    config = EnvConfig(**settings["env"])
+    cores = len(os.sched_getaffinity(0))
+    with _in_turn(index, max(1, cores // cores_to_make(config, layout.envs))):
+        slab.begun[0] = True
+        env = make_env(config, seeds)
     Actor(env, slab, ActorPort(end, layout.segments)).run()
 
 

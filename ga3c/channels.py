@@ -219,8 +219,13 @@ class ActorChannel:
 
     @property
     def awaited(self) -> bool:
-        """Whether it is the actor's turn: it has its actions and a segment to write into, and has not asked again."""
+        """Whether it is the actor's turn: it has its actions and a segment to write into, and has not asked again.
+
+        At first, whether it is its turn to make environments.
+        """
         layout = self.slab.layout
+        if not self.slab.begun[0]:
+            return False
         with self._sending:
             # The segment that it has just filled is in use until the request that completes it.
             free = layout.segments - 1 - (self.rollouts_completed - self._released)

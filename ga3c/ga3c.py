@@ -95,8 +95,14 @@ class Ga3c:
     def tick(self) -> None:
         """Looks after the actors, samples what nobody counts, and changes the counts if it is time to."""
         self._sampler.tick(self._meters)
-        self._meters.sampled_counts(len(self.actors), len(self.predictors), len(self.trainers))
-        if self._adjuster is not None:
+        playing = self.actors.at_work
+        self._meters.sampled_counts(
+            actors=len(self.actors),
+            actors_playing=playing,
+            predictors=len(self.predictors),
+            trainers=len(self.trainers),
+        )
+        if self._adjuster is not None and playing == len(self.actors):  # what a count does is seen with all of them
             self._adjuster.tick(self._meters.time_s)
 
     def account(self) -> Account:

@@ -19,6 +19,7 @@ from ga3c.events import EpisodeEvent, Events, UpdateEvent
 from ga3c.machine import CoreClock
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
+_COUNTS = ("actors", "actors_playing", "predictors", "trainers")
 LINES_KEPT = 100_000  # that could not be written yet; a day of play
 
 
@@ -96,7 +97,7 @@ class Meters:
         self._episodes: list[EpisodeEvent] = []
         self._predicted_at: float | None = None  # last
         self._cores = CoreClock()
-        self._counts: dict[str, int | None] = dict.fromkeys(("actors", "predictors", "trainers"))
+        self._counts: dict[str, int | None] = dict.fromkeys(_COUNTS)
         self._unsure_windows = 0  # for how many what the roles spent their time with is not known
 
     @property
@@ -160,9 +161,9 @@ class Meters:
             self._window.prediction_depths[prediction_queue] += 1
             self._window.training_depths[training_queue] += 1
 
-    def sampled_counts(self, actors: int, predictors: int, trainers: int) -> None:
-        """The supervisor says how many of each role there are now."""
-        self._counts = {"actors": actors, "predictors": predictors, "trainers": trainers}
+    def sampled_counts(self, **counts: int) -> None:
+        """The supervisor says how many there are now of each that ``_COUNTS`` names."""
+        self._counts = {**self._counts, **counts}
 
     def suspended(self, seconds: float) -> None:
         """The whole run stood still for so long, which is no time of training."""

@@ -72,6 +72,7 @@ class SlabLayout:
             "terminated": ((*steps, self.envs), "bool"),
             "truncated": ((*steps, self.envs), "bool"),
             "bootstrap_values": ((self.segments, self.envs), "float32"),
+            "begun": ((1,), "bool"),
             "clock": ((len(ActorClock.FIELDS),), "float64"),
         }
 
@@ -111,12 +112,14 @@ class Slab(StepArrays):
       values: [S, T, K] V(s_t). Written by a predictor.
       versions: [S, T] model version that chose a_t. Written by a predictor.
       bootstrap_values: [S, K] V(s_T). Written by the predictor that answers the next segment's first request.
+      begun: [1] bool, whether the actor's turn to make its environments has come. Written by the actor.
       clock: where the actor's time goes, see ``ActorClock``. Written by the actor, read at any time.
       steps: [S][T] views of what belongs to one step; made once, because making them takes a while.
     """
 
     versions: NDArray[np.int64]
     bootstrap_values: NDArray[np.float32]
+    begun: NDArray[np.bool_]
     clock: NDArray[np.float64]
 
     def __init__(self, layout: SlabLayout, fd: int | None = None) -> None:

@@ -185,6 +185,12 @@ class ProcessGroup(Generic[C]):
     def __len__(self) -> int:
         return self._wanted
 
+    @property
+    def at_work(self) -> int:
+        """How many have come so far as to do something, and have not been asked to leave."""
+        with self._lock:
+            return sum(record.channel.progress > 0 and not record.leaving for record in self._records.values())
+
     def set_count(self, count: int) -> None:
         """Starts workers, or asks those with the highest numbers to leave; their complete rollouts are kept."""
         with self._lock:

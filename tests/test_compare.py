@@ -228,6 +228,13 @@ def test_windows_of_the_warm_up_and_the_last_one_do_not_count():
     assert [w["seconds"] for w in found] == [4.0] * 7
 
 
+def test_windows_are_warm_after_the_last_actor_has_come_to_play():
+    lines = [
+        {"kind": "rates", "time_s": 4.0 * n, "pps": 10.0, "actors": 4, "actors_playing": min(n, 4)} for n in range(1, 9)
+    ]
+    assert [w["began_s"] for w in windows_of(lines, 8.0) if w["warm"]] == [20.0, 24.0]
+
+
 def test_the_speed_up_is_the_median_of_ratios_within_repeats():
     made = [row("a3c", repeat=r, pps=p) for r, p in ((1, 100.0), (2, 200.0), (3, 50.0))]
     made += [row("ga3c", repeat=r, pps=p) for r, p in ((1, 200.0), (2, 300.0), (3, 200.0), (4, 999.0))]

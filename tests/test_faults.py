@@ -137,6 +137,40 @@ def test_trainers_do_not_wait_for_an_actor_that_is_just_coming_up(tmp_path, monk
     assert meters.env_steps == meters.samples + sum(account.dropped.values()) + account.in_flight
 
 
+def test_actors_make_environments_in_turn_and_one_that_hangs_or_dies_passes_its_turn_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ga3c.supervisor._START_TIMEOUT_S", 1.0)
+    cores, said = len(os.sched_getaffinity(0)), []
+    # Gymnasium makes environments on one core: as many actors as there are cores may at once.
+    system, _, _ = tiny_system("SlowToMake", said, actors=cores + 2, envs_per_actor=1, t_max=4, actor_timeout=1.0)
+    group = system.actors
+    (tmp_path / "slow").touch()  # making one takes a minute
+
+    def making():
+        return {record.generation for record in list(group._records.values()) if record.channel.slab.begun[0]}
+
+    def some_are_replaced():
+        system.tick()
+        hung = {record.generation for record in list(group._records.values()) if record.hung}
+        assert hung <= making(), "one that waits for its turn was taken for hung"
+        return any("it did nothing for 1 s" in line for line in said)
+
+    system.start()
+    try:
+        assert wait_for(lambda: len(making()) == cores)
+        time.sleep(0.5)
+        first = making()
+        assert len(first) == cores, "the others wait"
+        os.kill(group._pids[min(first)], signal.SIGKILL)
+        assert wait_for(lambda: making() - first), "nobody takes the dead one's turn"
+        assert wait_for(some_are_replaced)
+        (tmp_path / "slow").unlink()
+        assert wait_for(lambda: some_are_replaced() and group.at_work == cores + 2), said
+    finally:
+        system.stop()
+    assert system.failure is None
+
+
 def test_an_update_that_does_not_end_in_time_is_in_the_account(monkeypatch):
     said, begun = [], threading.Event()
     system, model, meters = tiny_system("Identity", said, actors=1, envs_per_actor=2, t_max=4, min_training_batch=8)

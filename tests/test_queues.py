@@ -206,6 +206,8 @@ def test_what_an_environment_did_is_told_from_what_an_actor_did():
 
 def test_it_is_an_actors_turn_after_a_reply_and_not_while_it_waits_for_a_segment():
     with prediction_queue() as (queue, [(port, channel, _)], _, _):
+        assert not channel.awaited, "others make their environments first"
+        channel.slab.begun[0] = True
         assert channel.awaited  # it has yet to start
 
         def play(segment, step, completed=NO_SEGMENT):

@@ -170,15 +170,17 @@ class ScoreWatch:
 def windows_of(rates: list[Row], warm_up_s: float) -> list[Row]:
     """The windows of a run, each with when it ``began_s``, its length in ``seconds`` and whether it is ``warm``.
 
-    Warm are those that began ``warm_up_s`` or more after the first one with steps did. The last one ends with the run,
-    somewhere in its window, and never is.
+    Warm are those that began ``warm_up_s`` or more after the first one in which all actors came to play did. The last
+    one ends with the run, somewhere in its window, and never is.
 
     Args:
       rates: "rates" lines, in order.
       warm_up_s: seconds.
     """
     began = [0.0, *(line["time_s"] for line in rates)]
-    first = next((start for start, line in zip(began, rates, strict=False) if line["pps"]), math.inf)
+    first = next(
+        (start for start, line in zip(began, rates, strict=False) if line["pps"] and _all_play(line)), math.inf
+    )
     return [
         {
             "began_s": start,
@@ -188,6 +190,12 @@ def windows_of(rates: list[Row], warm_up_s: float) -> list[Row]:
         }
         for number, (start, line) in enumerate(zip(began, rates, strict=False))
     ]
+
+
+def _all_play(line: Row) -> bool:
+    """Whether every actor has its environments; modes without actors, and older records, do not say."""
+    actors = line.get("actors")
+    return bool(line.get("actors_playing", actors) == actors)
 
 
 def read_run(folder: Path, warm_up_s: float) -> Row:

@@ -4,6 +4,8 @@ Both backends reset on the step after an episode's end (``AutoresetMode.NEXT_STE
 action is ignored. Whoever steps an environment has to leave it out of what it learns (see ``returns``).
 """
 
+import os
+
 import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
@@ -24,6 +26,7 @@ __all__ = [
     "VectorEnv",
     "action_names",
     "atari_game",
+    "cores_to_make",
     "env_seeds",
     "env_spec",
     "load_backends",
@@ -58,6 +61,11 @@ def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv
     if name:
         return envpool_backend.EnvPoolEnv(config, name, seeds, threads)
     return gymnasium_backend.GymnasiumEnv(config, seeds)
+
+
+def cores_to_make(config: EnvConfig, num_envs: int) -> int:
+    """How many cores ``make_env`` is busy on: EnvPool makes environments in as many threads, Gymnasium in one."""
+    return min(num_envs, len(os.sched_getaffinity(0))) if _envpool_name(config) else 1
 
 
 def make_filmed(config: EnvConfig, seed: int) -> FilmedEnv:

@@ -91,8 +91,7 @@ class Bench:
         self._systems[games] = system, meters
         system.start()
         deadline = time.monotonic() + _START_S
-        # Until every actor has played: a rollout of each is trained on, or waits.
-        while meters.updates < 2 or meters.env_steps < 2 * config.t_max * config.actors * config.envs_per_actor:
+        while meters.updates < 2 or system.actors.at_work < config.actors:
             self._run(system, _TICK_S)
             if time.monotonic() > deadline:
                 raise WorkerError(f"{games[0]} actors of {games[1]} environments have not trained in {_START_S:g} s")
