@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
 import socket
@@ -13,6 +12,8 @@ from typing import Any
 from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
 from ga3c.envs import EnvConfig, Player, VectorEnv, cores_to_make, env_seeds, load_backends, make_env
 from ga3c.slabs import ActorClock, Slab, SlabLayout
+
+_POLL_S = 0.05
 
 
 class Actor:
@@ -68,30 +69,30 @@ def _charge(clock: "memoryview[float]", activity: int, since: float) -> float:
 
 
 @functools.cache
-def _turns() -> int:
-    """A file whose bytes actors lock while they make environments."""
-    return os.memfd_create("ga3c-turns", os.MFD_CLOEXEC)
+def _made() -> int:
+    """A file with a byte for each actor that has made its environments."""
+    return os.memfd_create("ga3c-made", os.MFD_CLOEXEC)
 
 
 @contextlib.contextmanager
-def _in_turn(index: int, at_once: int) -> Iterator[None]:
-    """Waits until an actor may make its environments; ``at_once`` of them may.
+def _in_turn(index: int, first: int, at_once: int) -> Iterator[None]:
+    """Waits until an actor may make its environments: the ``first`` ones do, ``at_once`` of them, then all others.
 
-    Those that come first play while others are still being made: all cores are busy either way, and the first update
-    is there sooner. The lock is the kernel's, which frees it when its holder dies, however that was.
+    All cores are busy either way, and so the model is trained while others are made. To make all of them in turn would
+    keep the last waiting for long: those that play take most of the cores. Who dies before it has made its own is
+    replaced, and makes them then.
     """
-    turn = index % at_once
-    fcntl.lockf(_turns(), fcntl.LOCK_EX, 1, turn)
-    try:
-        yield
-    finally:
-        fcntl.lockf(_turns(), fcntl.LOCK_UN, 1, turn)
+    before = max(0, min(index + 1 - at_once, first))
+    while os.pread(_made(), before, 0) != bytes([True] * before):
+        time.sleep(_POLL_S)
+    yield
+    os.pwrite(_made(), bytes([True]), index)
 
 
 def prepare() -> None:
     """What all actors share, in the forkserver."""
     load_backends()
-    _turns()
+    _made()
 
 
 def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:
@@ -101,13 +102,13 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     os.close(slab_fd)
     seeds = env_seeds(settings["seed"], index, generation, layout.envs)
     config = EnvConfig(**settings["env"])
-    cores = len(os.sched_getaffinity(0))
-    with _in_turn(index, max(1, cores // cores_to_make(config, layout.envs))):
+    at_once = max(1, len(os.sched_getaffinity(0)) // cores_to_make(config, layout.envs))
+    with _in_turn(index, settings["first"], at_once):
         slab.begun[0] = True
         env = make_env(config, seeds)
     Actor(env, slab, ActorPort(end, layout.segments)).run()
 
 
-def actor_settings(env: EnvConfig, layout: SlabLayout, seed: int) -> dict[str, Any]:
-    """What ``main`` has to know, as plain values."""
-    return {"env": dataclasses.asdict(env), "layout": dataclasses.asdict(layout), "seed": seed}
+def actor_settings(env: EnvConfig, layout: SlabLayout, seed: int, first: int) -> dict[str, Any]:
+    """What ``main`` has to know, as plain values; ``first`` actors are to play before the others, at the beginning."""
+    return {"env": dataclasses.asdict(env), "layout": dataclasses.asdict(layout), "seed": seed, "first": first}

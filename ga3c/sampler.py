@@ -3,6 +3,7 @@
 It can be started before the model is made, and before torch is loaded: the actors make their environments meanwhile.
 """
 
+import math
 import os
 import socket
 import time
@@ -49,7 +50,8 @@ class Sampler:
             envs=config.envs_per_actor,
             on_cpu=computes_on_cpu(config.device),
         )
-        server.configure(actor_settings(config.env_config(), layout, seed))
+        first = math.ceil(config.min_training_batch / (config.t_max * config.envs_per_actor))  # fill a batch
+        server.configure(actor_settings(config.env_config(), layout, seed, max(1, first)))
         self.actors = ActorGroup(
             server,
             layout,

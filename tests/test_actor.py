@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
+from ga3c import actor
 from ga3c.actor import Actor
 from ga3c.channels import NO_SEGMENT, ChannelClosed
 from ga3c.envs import EnvConfig, Episode, Step, make_env
@@ -142,8 +145,6 @@ def test_games_that_end_in_the_noops_after_a_lost_life_are_counted():
 
 
 def test_time_in_the_environment_is_not_called_waiting():
-    import time
-
     class Slow(Script):
         def step(self, actions):
             time.sleep(0.02)
@@ -170,6 +171,32 @@ def test_an_actor_that_is_asked_to_leave_completes_its_rollout_and_begins_no_oth
 def test_an_actor_that_is_asked_to_leave_before_it_has_played_asks_for_nothing():
     _, port, env = play([NOTHING] * 4, leave_after=0)
     assert port.requests == env.actions == []
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_the_first_actors_make_their_environments_in_turn_and_all_others_at_once_after_them(monkeypatch, at_once):
+    made = os.memfd_create("made")
+    monkeypatch.setattr(actor, "_made", lambda: made)
+    spans = {}
+
+    def make(index):
+        with actor._in_turn(index, 3, at_once):
+            began = time.monotonic()
+            time.sleep(0.3)
+            spans[index] = began, time.monotonic()
+
+    makers = [threading.Thread(target=make, args=(index,)) for index in reversed(range(7))]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(20)
+    os.close(made)
+    for index in range(3):
+        at_its_beginning = [i for i, (began, ended) in spans.items() if began <= spans[index][0] < ended]
+        assert len(at_its_beginning) <= at_once, (index, spans)
+    others = [spans[index] for index in range(3 + at_once - 1, 7)]
+    assert min(began for began, _ in others) >= max(spans[index][1] for index in range(3)) - 1e-3
+    assert max(began for began, _ in others) < min(ended for _, ended in others), "the others take turns"
 
 
 def test_an_actor_process_has_no_torch():

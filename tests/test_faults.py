@@ -137,11 +137,13 @@ def test_trainers_do_not_wait_for_an_actor_that_is_just_coming_up(tmp_path, monk
     assert meters.env_steps == meters.samples + sum(account.dropped.values()) + account.in_flight
 
 
-def test_actors_make_environments_in_turn_and_one_that_hangs_or_dies_passes_its_turn_on(tmp_path, monkeypatch):
+def test_actors_that_wait_for_their_turn_are_not_hung_and_go_on_after_one_that_hangs_or_dies_is_replaced(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ga3c.supervisor._START_TIMEOUT_S", 1.0)
     cores, said = len(os.sched_getaffinity(0)), []
-    # Gymnasium makes environments on one core: as many actors as there are cores may at once.
+    # All are needed for a batch; and Gymnasium makes environments on one core: as many as there are cores may at once.
     system, _, _ = tiny_system("SlowToMake", said, actors=cores + 2, envs_per_actor=1, t_max=4, actor_timeout=1.0)
     group = system.actors
     (tmp_path / "slow").touch()  # making one takes a minute
@@ -162,7 +164,7 @@ def test_actors_make_environments_in_turn_and_one_that_hangs_or_dies_passes_its_
         first = making()
         assert len(first) == cores, "the others wait"
         os.kill(group._pids[min(first)], signal.SIGKILL)
-        assert wait_for(lambda: making() - first), "nobody takes the dead one's turn"
+        assert wait_for(lambda: making() - first), "nobody takes the dead one's place"
         assert wait_for(some_are_replaced)
         (tmp_path / "slow").unlink()
         assert wait_for(lambda: some_are_replaced() and group.at_work == cores + 2), said
