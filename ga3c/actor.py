@@ -13,7 +13,7 @@ from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
 from ga3c.envs import EnvConfig, Player, VectorEnv, cores_to_make, env_seeds, load_backends, make_env
 from ga3c.slabs import ActorClock, Slab, SlabLayout
 
-_POLL_S = 0.05
+_POLL_S = 0.05  # how often an actor looks whether its turn to make environments has come
 
 
 class Actor:
@@ -76,7 +76,7 @@ def _made() -> int:
 
 @contextlib.contextmanager
 def _in_turn(index: int, first: int, at_once: int) -> Iterator[None]:
-    """Waits until an actor may make its environments: the ``first`` ones do, ``at_once`` of them, then all others.
+    """Waits until an actor may make its environments: the ``first`` ones, ``at_once`` at a time, and then all others.
 
     All cores are busy either way, and so the model is trained while others are made. To make all of them in turn would
     keep the last waiting for long: those that play take most of the cores. Who dies before it has made its own is

@@ -163,7 +163,7 @@ class Meters:
 
     def sampled_counts(self, **counts: int) -> None:
         """The supervisor says how many there are now of each that ``_COUNTS`` names."""
-        self._counts = {**self._counts, **counts}
+        self._counts = {name: counts[name] for name in _COUNTS}
 
     def suspended(self, seconds: float) -> None:
         """The whole run stood still for so long, which is no time of training."""
