@@ -27,6 +27,8 @@ def find_bottleneck(rates: Mapping[str, Any], *, on_cpu: bool) -> Bottleneck | N
     seconds = rates["role_seconds"]
     if not {"actor", "predictor", "trainer"} <= set(seconds):
         return None
+    if rates.get("actors_playing") != rates.get("actors"):  # cores make environments, which is nobody's time
+        return None
     waits = {role: rates[f"{role}_wait_share"] for role in ("actor", "predictor", "trainer")}
     cores = rates["cores_busy_share"]
     if None in waits.values() or cores is None:

@@ -57,6 +57,12 @@ def test_nothing_is_said_where_the_figures_do_not_say():
     assert find_bottleneck(rates(cores=None), on_cpu=True) is None
 
 
+def test_nothing_is_said_while_actors_make_their_environments():
+    counts = {"actors": 4, "actors_playing": 4}
+    assert find_bottleneck(rates(cores=1.0) | counts, on_cpu=True) is not None
+    assert find_bottleneck(rates(cores=1.0) | counts | {"actors_playing": 2}, on_cpu=True) is None
+
+
 def test_the_panel_shows_it():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     figures = Meters(1).rates() | rates(actor=0.3, trainer=0.97)
