@@ -7,6 +7,7 @@ import signal
 import sys
 from types import FrameType
 
+from ga3c import descendants
 from ga3c.signals import asking
 
 _COLLECT_EVERY = 50_000  # objects, instead of 700: imports make many that stay, and looking through them takes 0.3 s
@@ -19,6 +20,7 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
     gc.set_threshold(_COLLECT_EVERY)
+    descendants.adopt_orphans()
     from setproctitle import setproctitle
 
     from ga3c.cli import run
@@ -28,6 +30,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
+    descendants.end_adopted(())  # what users' modules have started here: it would keep a pipe behind this command open
     if code == 2:  # A slip of the finger is answered at once: to unload torch, of no use yet, would take 0.4 s.
         for stream in filter(None, (sys.stdout, sys.stderr)):
             with contextlib.suppress(OSError, ValueError):  # nobody listens

@@ -15,6 +15,7 @@ from ga3c.collector import Collector
 from ga3c.envs import EnvError, Player, VectorEnv, env_seeds, make_env
 from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
 from ga3c.system import STOP_TIMEOUT_S, Account, Context
+from ga3c.user_code import USER_ERRORS
 
 
 class A2c:
@@ -67,6 +68,12 @@ class LockStep:
 
     def run(self, stop: threading.Event) -> None:
         """Trains until ``stop`` is set or the total of steps is reached: at the same update in every run."""
+        try:
+            self._train(stop)
+        finally:
+            self._close_games()
+
+    def _train(self, stop: threading.Event) -> None:
         failed = in_a_row = 0
         while not (stop.is_set() or (self._total_steps and self._meters.env_steps >= self._total_steps)):
             try:
@@ -80,7 +87,6 @@ class LockStep:
                 if self._context.config.on_env_error == "stop" or in_a_row >= MAX_DEATHS:
                     raise
                 self._context.notify(f"{error}; all games are started anew, the unfinished rollout is dropped")
-        self._close_games()
 
     def _start_games(self, generation: int) -> None:
         """Makes new environments; each generation plays games of its own."""
@@ -93,7 +99,7 @@ class LockStep:
         self._collector = Collector(self._player, context.model, context.spec, config.t_max)
 
     def _close_games(self) -> None:
-        with contextlib.suppress(Exception):  # whatever an environment does that has just failed
+        with contextlib.suppress(*USER_ERRORS):  # whatever an environment does that has just failed
             if self._env is not None:
                 self._env.close()
         self._env = None

@@ -140,6 +140,7 @@ class _WorkerGroup(ProcessGroup[_WorkerChannel]):
 
     def _open(self, index: int) -> tuple[_WorkerChannel, socket.socket, int]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(None)  # user code may have set another default
         return _WorkerChannel(index, ours), theirs, os.dup(self._memory_fd)
 
     def _opened(self, channel: _WorkerChannel) -> None:

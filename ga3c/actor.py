@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from ga3c.channels import NO_SEGMENT, ActorPort, ChannelClosed
@@ -29,7 +30,6 @@ class Actor:
         """Plays until the learner closes the channel, or asks the actor to leave and the last rollout is complete."""
         with contextlib.suppress(ChannelClosed):
             self._play()
-        # Its environments end with the process: closing them by hand could only hang or fail.
 
     def _play(self) -> None:
         slab, port = self._slab, self._port
@@ -75,8 +75,11 @@ def _made() -> int:
 
 
 @contextlib.contextmanager
-def _in_turn(index: int, first: int, at_once: int) -> Iterator[None]:
+def _in_turn(index: int, first: int, at_once: int, end: socket.socket) -> Iterator[None]:
     """Waits until an actor may make its environments: the ``first`` ones, ``at_once`` at a time, and then all others.
+
+    Raises:
+      ChannelClosed: the learner is gone.
 
     All cores are busy either way, and so the model is trained while others are made. To make all of them in turn would
     keep the last waiting for long: those that play take most of the cores. Who dies before it has made its own is
@@ -84,6 +87,9 @@ def _in_turn(index: int, first: int, at_once: int) -> Iterator[None]:
     """
     before = max(0, min(index + 1 - at_once, first))
     while os.pread(_made(), before, 0) != bytes([True] * before):
+        with contextlib.suppress(BlockingIOError):
+            if not end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise ChannelClosed("the learner is gone")
         time.sleep(_POLL_S)
     yield
     os.pwrite(_made(), bytes([True]), index)
@@ -95,18 +101,30 @@ def prepare() -> None:
     _made()
 
 
-def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, slab_fd: int) -> None:
-    """The life of an actor process; ``settings`` are those of ``actor_settings``."""
+def main(
+    settings: dict[str, Any],
+    index: int,
+    generation: int,
+    end: socket.socket,
+    slab_fd: int,
+    at_end: ExitStack,
+) -> None:
+    """The life of an actor process; ``settings`` are those of ``actor_settings``.
+
+    ``at_end`` closes the environments.
+    """
     layout = SlabLayout(**settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])})
     slab = Slab(layout, slab_fd)
     os.close(slab_fd)
     seeds = env_seeds(settings["seed"], index, generation, layout.envs)
     config = EnvConfig(**settings["env"])
     at_once = max(1, len(os.sched_getaffinity(0)) // cores_to_make(config, layout.envs))
-    with _in_turn(index, settings["first"], at_once):
-        slab.begun[0] = True
-        env = make_env(config, seeds)
-    Actor(env, slab, ActorPort(end, layout.segments)).run()
+    with contextlib.suppress(ChannelClosed):
+        with _in_turn(index, settings["first"], at_once, end):
+            slab.begun[0] = True
+            env = make_env(config, seeds)
+            at_end.callback(env.close)
+        Actor(env, slab, ActorPort(end, layout.segments)).run()
 
 
 def actor_settings(env: EnvConfig, layout: SlabLayout, seed: int, first: int) -> dict[str, Any]:

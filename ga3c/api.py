@@ -19,6 +19,7 @@ from ga3c.events import Events, OnEpisode, OnUpdate, Run
 from ga3c.launch import launching
 from ga3c.presets import check_treatment
 from ga3c.resolve import resolve, take_options
+from ga3c.user_code import main_module_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,9 +108,12 @@ def train(
     Ctrl-C ends the run with a checkpoint, and is a KeyboardInterrupt then; SIGTERM likewise ends the process then. A
     second one does so at once. In a thread other than the main one a run hears no signals: a callback can stop it.
 
-    What is left in the process: its malloc keeps freed memory, as fast training needs. Actors are processes of their
-    own, which import the environment's module, and nothing of ``__main__``. An environment that does not come back from
-    being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could reach it.
+    Actors are processes of their own, which import the environment's module. A script that is that module needs no main
+    guard: actors import it up to its call of ``train``.
+
+    What is left in the process: its malloc keeps freed memory, as fast training needs. An environment that does not
+    come back from being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could
+    reach it.
 
     Args:
       env: as on the command line: ``Pong-v5`` where nothing is said, or the resumed run's.
@@ -120,7 +124,8 @@ def train(
         actions) -> module at the top level of a module that can be imported.
 
     Raises:
-      UsageError: an option is wrong, or cannot be had; the message names it. Nothing was written.
+      UsageError: an option is wrong, or cannot be had; the message names it. Nothing was written, unless only the
+        actors found out.
       EnvError: the environment failed before anything was started.
       WorkerError: a role failed; the message has its traceback. A checkpoint of what was learnt before is left.
     """
@@ -146,15 +151,16 @@ def _importable(factory: Callable[..., Any]) -> str:
     Raises:
       UsageError: nothing can be imported by its name, or something else.
     """
-    name = f"{factory.__module__}:{getattr(factory, '__qualname__', '')}"
+    module = main_module_name() if factory.__module__ == "__main__" else factory.__module__
+    name = f"{module or '__main__'}:{getattr(factory, '__qualname__', '')}"
     try:
-        found = None if factory.__module__ == "__main__" else find_factory(name)
+        found = None if module is None else find_factory(name)
     except UsageError:
         found = None
     if found is not factory:
         raise UsageError(
             f"--network: got {factory!r}, which cannot be imported as {name!r};"
-            " a function or class at the top level of a module other than __main__ would be right"
+            " expected a function or class at the top level of a file that can be imported"
         )
     return name
 

@@ -55,15 +55,16 @@ class Batcher:
         def by_step(name: str) -> np.ndarray:
             return np.concatenate([r.field(name) for r in rollouts], axis=1)
 
-        returns = lambda_returns(
-            by_step("rewards"),
-            by_step("terminated"),
-            by_step("truncated"),
-            by_step("values"),
-            np.concatenate([r.field("bootstrap_values") for r in rollouts]),
-            self._discount,
-            self._trace_decay,
-        )
+        with np.errstate(all="ignore"):  # an environment in this thread may have asked numpy to raise
+            returns = lambda_returns(
+                by_step("rewards"),
+                by_step("terminated"),
+                by_step("truncated"),
+                by_step("values"),
+                np.concatenate([r.field("bootstrap_values") for r in rollouts]),
+                self._discount,
+                self._trace_decay,
+            )
         return returns.reshape(t_max, -1, count).swapaxes(0, 1).reshape(-1)
 
     def _buffer(self, size: int, like: Rollouts) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ga3c.config import TrainConfig
 from ga3c.curves import find_curve, is_simulated
-from ga3c.device import keep_freed_memory, place, resolve_device, resolve_precision
+from ga3c.device import keep_freed_memory, place, plain_torch, resolve_device, resolve_precision
 from ga3c.envs import EnvError, EnvSpec, env_seeds, make_env, random_states
 from ga3c.model import Model
 from ga3c.networks import ConvNetwork, build_network, cost
@@ -41,6 +41,7 @@ def settings_kept() -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = precision[1]
 
 
+@plain_torch()
 def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, Any]]:
     """Makes the model that a configuration asks for; returns it with what is worth telling of it.
 

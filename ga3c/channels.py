@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ga3c.envs import EnvError, Episode
+from ga3c.errors import UsageError
 from ga3c.slabs import Place, Slab
 
 NO_SEGMENT: Final = -1
@@ -23,7 +24,7 @@ MAX_MESSAGE_BYTES: Final = 65536
 _REQUEST: Final = struct.Struct("<ciii")  # kind, segment, step, completed segment; then the episodes that ended
 _EPISODE: Final = struct.Struct("<dq")  # return, length
 _RELEASE: Final = struct.Struct("<ci")  # kind, segment
-_ERROR, _ENV_ERROR = b"e", b"v"  # begin a message whose rest says why a worker ends
+_ERROR, _ENV_ERROR, _USAGE_ERROR = b"e", b"v", b"u"  # begin a message whose rest says why a worker ends
 _KIND_REQUEST = b"r"
 _KIND_ACT, _KIND_RELEASE, _KIND_STOP = b"a", b"f", b"s"
 
@@ -37,13 +38,15 @@ class RemoteError(Exception):
 
     Attributes:
       in_environment: the environment did, or broke its word: the message begins with a sentence that says so.
-        Otherwise it is a traceback.
+      is_usage: the user asked for something that is not there: the message is one sentence. Where neither is set, it
+        is a traceback.
     """
 
-    def __init__(self, text: str, *, in_environment: bool) -> None:
+    def __init__(self, text: str, *, in_environment: bool, is_usage: bool = False) -> None:
         """``text`` is the message."""
         super().__init__(text)
         self.in_environment = in_environment
+        self.is_usage = is_usage
 
 
 class ActorPort:
@@ -123,15 +126,19 @@ def report_error(end: socket.socket, error: BaseException) -> None:
     kind = _ERROR
     if isinstance(error, EnvError):
         kind, text = _ENV_ERROR, f"{error}\n{text}"
+    elif isinstance(error, UsageError):
+        kind, text = _USAGE_ERROR, str(error)
     with contextlib.suppress(OSError):
         end.send(kind + text.encode(errors="replace")[: MAX_MESSAGE_BYTES - 1])
 
 
 def error_in(message: bytes) -> RemoteError | None:
     """What ``report_error`` sent, or None if the message is another one."""
-    if message[:1] not in (_ERROR, _ENV_ERROR):
+    kind = message[:1]
+    if kind not in (_ERROR, _ENV_ERROR, _USAGE_ERROR):
         return None
-    return RemoteError(message[1:].decode(errors="replace"), in_environment=message[:1] == _ENV_ERROR)
+    text = message[1:].decode(errors="replace")
+    return RemoteError(text, in_environment=kind == _ENV_ERROR, is_usage=kind == _USAGE_ERROR)
 
 
 class Request(NamedTuple):

@@ -4,7 +4,6 @@ Options are read and checked with these alone: a slip is answered before the sec
 """
 
 import ctypes
-import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from ga3c.curves import is_simulated
 from ga3c.errors import UsageError, nearest
+from ga3c.user_code import USER_ERRORS, import_module
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Initialisation = Literal["orthogonal", "uniform"]
@@ -70,8 +70,8 @@ def find_factory(name: str) -> Callable[..., Any]:
             f"unknown network {name!r}{nearest(name, list(NETWORK_NAMES))}; known: {known}, or module:callable"
         )
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the user's module does when it is imported
+        factory: Callable[..., Any] = getattr(import_module(module), attribute)
+    except USER_ERRORS as error:
         raise UsageError(f"network {name!r} cannot be loaded: {type(error).__name__}: {error}") from None
     if not callable(factory):
         raise UsageError(f"network {name!r} is a {type(factory).__name__}; something to call is needed")

@@ -25,6 +25,7 @@ from ga3c.folder import check_checkpoint
 from ga3c.launch import launching
 from ga3c.options import parse
 from ga3c.resolve import read_options, resolve
+from ga3c.surroundings import Surroundings
 
 USAGE = """usage: ga3c COMMAND [options]
 
@@ -43,8 +44,9 @@ ga3c COMMAND --help tells its options; ga3c --version, which release this is."""
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     # Modules of the user's own (environments, networks) lie where the command is given.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    folder = str(Surroundings.now().folder)
+    if folder not in sys.path:
+        sys.path.append(folder)
     commands = {
         "train": _train,
         "eval": _eval,

@@ -50,6 +50,12 @@ def is_simulated(device: str) -> bool:
     return device.startswith(PREFIX)
 
 
+def absolute_device(device: str, folder: Path) -> str:
+    """The name of a device, with the absolute path of the file that describes it, if there is one in ``folder``."""
+    path = folder / device.removeprefix(PREFIX)
+    return f"{PREFIX}{path}" if is_simulated(device) and path.is_file() else device
+
+
 def find_curve(device: str, network: str) -> Curve:
     """The curve of ``simulated:NAME`` for a network.
 

@@ -1,6 +1,8 @@
 """Devices by name: which there are, what they compute in, and how networks and memory are laid out for them."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -17,6 +19,13 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Undoes, while it lasts, what code of the user's may have changed in torch for this thread: device and modes."""
+    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def keep_freed_memory() -> None:

@@ -27,6 +27,7 @@ from ga3c.choices import ExportFormat
 from ga3c.envs import env_seeds, make_env, random_states
 from ga3c.errors import UsageError
 from ga3c.policy import Judgement, Policy, load_policy
+from ga3c.surroundings import shown
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 _BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little random play
@@ -56,7 +57,7 @@ class Exported:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: the policy of {self.checkpoint};"
+            f"{shown(self.path)}: the policy of {shown(self.checkpoint)};"
             f" on {self.states} states its outputs differ from the network's by {self.difference:.1g} at most"
         )
 
@@ -91,8 +92,9 @@ def export(
         raise UsageError(f"--out: got {out}; a name that ends in {_SUFFIXES[format]} would be right for {format}")
     if format == "onnx":
         _check_extra()
+    chosen = None if out is None else Path(out).absolute()  # before code of the user's is run
     policy = load_policy(Path(path), device="cpu")
-    file = policy.path.with_name(f"policy{_SUFFIXES[format]}") if out is None else Path(out)
+    file = chosen or policy.path.with_name(f"policy{_SUFFIXES[format]}")
     _check_writable(file)
     states = _random_play(policy)
     write = {"onnx": _to_onnx, "torch": _to_torch}[format]

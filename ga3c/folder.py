@@ -18,25 +18,30 @@ from safetensors import SafetensorError, safe_open
 
 from ga3c.config import TrainConfig
 from ga3c.errors import UsageError
+from ga3c.surroundings import shown
 
 FORMAT = 2  # of checkpoints
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
 @contextlib.contextmanager
-def own_folder(config: TrainConfig) -> Iterator[Path]:
+def own_folder(config: TrainConfig, here: Path) -> Iterator[Path]:
     """The run's folder, made if it is not resumed. No other run may write to it meanwhile; a kill, too, sets it free.
+
+    Folders of runs that have not been given one lie in ``here``.
 
     Raises:
       UsageError: it cannot be made, or another run writes to it.
     """
-    option, folder = ("--resume", config.resume) if config.resume is not None else ("--out", make_folder(config))
+    option, folder = ("--resume", config.resume) if config.resume is not None else ("--out", make_folder(config, here))
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise UsageError(f"{option}: another run writes to {folder} now; another folder would be right") from None
+        raise UsageError(
+            f"{option}: another run writes to {shown(folder)} now; another folder would be right"
+        ) from None
     except OSError:  # a file system without locks
         pass
     try:
@@ -47,8 +52,8 @@ def own_folder(config: TrainConfig) -> Iterator[Path]:
         os.close(fd)
 
 
-def make_folder(config: TrainConfig) -> Path:
-    """Makes the folder of a new run: the one that is asked for, or one of its own.
+def make_folder(config: TrainConfig, here: Path) -> Path:
+    """Makes the folder of a new run: the one that is asked for, or one of its own in ``here``.
 
     Raises:
       UsageError: it cannot be made.
@@ -56,14 +61,14 @@ def make_folder(config: TrainConfig) -> Path:
     now = datetime.datetime.now()
     name = re.sub(r"[^\w.-]+", "-", config.env)
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):  # several runs may begin in the same second
-        folder = config.out or Path("runs") / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}{suffix}"
+        folder = config.out or here / "runs" / f"{name}-{config.mode}-{now:%Y%m%d-%H%M%S}{suffix}"
         try:
             folder.mkdir(parents=True, exist_ok=config.out is not None)
             return folder
         except OSError as error:
             if config.out is not None or not isinstance(error, FileExistsError):
-                raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
-    raise UsageError(f"--out: {folder} and 998 more are there already; another folder would be right")
+                raise UsageError(f"--out: {shown(folder)} cannot be written to: {error.strerror}") from None
+    raise UsageError(f"--out: {shown(folder)} and 998 more are there already; another folder would be right")
 
 
 def check_out(folder: Path) -> None:
@@ -74,20 +79,20 @@ def check_out(folder: Path) -> None:
     """
     try:
         if (folder / "config.json").exists():
-            right = f"--resume {folder} would go on with it"
+            right = f"--resume {shown(folder)} would go on with it"
             if not list_checkpoints(folder):
                 right = "it was stopped before its first update, so another folder would be right"
-            raise UsageError(f"--out: {folder} holds a run already; {right}")
+            raise UsageError(f"--out: {shown(folder)} holds a run already; {right}")
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         cause = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"--out: {folder} cannot be written to: {cause}") from None
+        raise UsageError(f"--out: {shown(folder)} cannot be written to: {cause}") from None
     try:
         tempfile.TemporaryDirectory(dir=there).cleanup()  # what may be written is not all that permissions say
     except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
+        raise UsageError(f"--out: {shown(folder)} cannot be written to: {error.strerror}") from None
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from ga3c.presets import most_counts
 from ga3c.rlimits import provide_descriptors
 from ga3c.sampler import Sampler
 from ga3c.scheduling import uninterrupted
+from ga3c.surroundings import Surroundings
+from ga3c.user_code import refuse_nested_run
 
 _ROLES = {"ga3c": "actor", "a3c": "worker"}  # what each mode has as processes
 
@@ -26,9 +28,11 @@ def launching(
     up, a signal comes, or a callback of ``events`` says so. Whatever was started is gone when the context is left.
 
     Raises (the function that it gives):
-      UsageError: before anything was written.
+      UsageError: before anything was written, or where the workers cannot have what the learner could.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
+    refuse_nested_run()
+    surroundings = Surroundings.now()
     with ExitStack() as undo:
         undo.enter_context(uninterrupted())
         server = None
@@ -46,6 +50,6 @@ def launching(
                 sampler.start()
             from ga3c.run import train
 
-            return train(config, spec, server, sampler, events, quiet=quiet)
+            return train(config, spec, server, sampler, events, quiet=quiet, surroundings=surroundings)
 
         yield launch

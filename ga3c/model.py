@@ -132,7 +132,8 @@ class Model:
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
         pins = self._device.type == "cuda"
-        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=pins, memory_format=layout)
+        dtype_of = getattr(torch, dtype)
+        return torch.empty(shape, dtype=dtype_of, device="cpu", pin_memory=pins, memory_format=layout)
 
     @property
     def on_cpu(self) -> bool:
@@ -219,7 +220,7 @@ class Model:
     def _generator(self) -> np.random.Generator:
         """The thread's own (numpy's are not safe to share), seeded from torch's at its first use."""
         if not hasattr(self._threads, "generator"):
-            self._threads.generator = np.random.default_rng(int(torch.randint(2**31, ())))
+            self._threads.generator = np.random.default_rng(int(torch.randint(2**31, (), device="cpu")))
         generator: np.random.Generator = self._threads.generator
         return generator
 
@@ -229,7 +230,8 @@ class Model:
         Raises:
           NonFiniteLossError: with the statistics of the batch; nothing was changed.
         """
-        with self._updating, self._order.updating():
+        # Code of the user's network may have left another mode behind in this thread.
+        with self._updating, self._order.updating(), torch.enable_grad():
             states, actions, returns, live = (
                 tensor.to(self._device, non_blocking=True)
                 for tensor in (batch.states, batch.actions, batch.returns, batch.live)

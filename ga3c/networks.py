@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ga3c.choices import Initialisation, find_factory
 from ga3c.errors import UsageError
+from ga3c.user_code import USER_ERRORS
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -222,7 +223,7 @@ def build_network(
         network = factory(observation_shape, num_actions)
     except UsageError:
         raise
-    except Exception as error:
+    except USER_ERRORS as error:
         raise UsageError(f"network {name!r} cannot be made: {type(error).__name__}: {error}") from None
     if not isinstance(network, nn.Module):
         raise UsageError(f"network {name!r} is a {type(network).__name__}; a torch.nn.Module is needed")
@@ -230,6 +231,7 @@ def build_network(
         raise UsageError(f"network {name!r} has no parameters to learn")
     _check_layers(network, name)
     if ":" not in name:
+        network.float()  # whatever default type code of the user's has set
         _initialise(network, initialisation)
     return network
 
@@ -323,7 +325,7 @@ def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, flo
                 logits, values = network(batch)
             flops.append(counter.get_total_flops())
         shapes = tuple(logits.shape), tuple(values.shape)
-    except Exception as error:
+    except USER_ERRORS as error:
         raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None
     if shapes != ((2, num_actions), (2,)):
         raise UsageError(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ga3c.checkpoint import Checkpoint, load_network, read_newest
 from ga3c.config import TrainConfig
-from ga3c.device import place, resolve_device
+from ga3c.device import place, plain_torch, resolve_device
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError
 from ga3c.networks import build_network
@@ -46,9 +46,10 @@ class Policy:
         self.config: TrainConfig = checkpoint.config
         self.spec: EnvSpec = env_spec(checkpoint.config.env_config())
         self.device = device
-        network = build_network(
-            self.config.network, self.spec.observation_shape, self.spec.num_actions, self.config.initialisation
-        )
+        with plain_torch():
+            network = build_network(
+                self.config.network, self.spec.observation_shape, self.spec.num_actions, self.config.initialisation
+            )
         load_network(checkpoint, network, path)
         self.network = place(network, device).eval().requires_grad_(False)
         self._draw = np.random.default_rng(seed)
@@ -99,6 +100,7 @@ def load_policy(path: Path, *, device: str = "auto", seed: int = 0) -> Policy:
       UsageError: there is none, it is damaged, or its environment, network or device cannot be had.
     """
     where = resolve_device(device)
+    path = path.absolute()  # code of the user's may change the working directory
     policy, unusable = read_newest(path, lambda checkpoint, file: Policy(checkpoint, file, where, seed))
     for sentence in unusable:
         warnings.warn(f"skipped: {sentence}", stacklevel=2)

@@ -6,16 +6,19 @@ random numbers would then meet the model's: a crash in one would end the run, an
 same weights.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ga3c.folder import list_checkpoints
+from ga3c.user_code import import_path
 
 FOLDER = "clips"
 SECONDS = 15.0  # of play in a film
@@ -26,13 +29,16 @@ _NICE = 10  # a tenth of what a process gets that competes for a core; at 19 a f
 class Recorder:
     """Has a film made every few minutes. It is asked from the run's loop, and never makes it wait."""
 
-    def __init__(self, folder: Path, every_min: float | None, say: Callable[[str], None]) -> None:
-        """``folder`` is the run's; with ``every_min`` None there are no films."""
+    def __init__(
+        self, folder: Path, every_min: float | None, say: Callable[[str], None], variables: Mapping[str, str]
+    ) -> None:
+        """``folder`` is the run's; with ``every_min`` None there are no films; ``variables`` are its environment."""
         self._folder = folder
         self._every_s = None if every_min is None else 60 * every_min
         self._say = say
+        self._variables = variables
         self._began = time.monotonic()  # the last film, or the run
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._failed = False
 
     def tick(self) -> None:
@@ -46,16 +52,21 @@ class Recorder:
         elif self._process.poll() is not None:
             self._end(self._process)
         elif passed_s > _LIMIT_S:
-            self._process.kill()
+            self._kill(self._process)
 
     def close(self) -> None:
         """Ends what is being filmed; nothing of it is left."""
         if self._process is not None:
-            self._process.kill()
+            self._kill(self._process)
             self._process.communicate()
             self._process = None
             self._errors.close()
         self._clean()
+
+    def _kill(self, process: "subprocess.Popen[bytes]") -> None:
+        """With what the environment has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def _clean(self) -> None:
         """Nobody is filming."""
@@ -71,17 +82,17 @@ class Recorder:
         self._began = time.monotonic()
         try:
             (self._folder / FOLDER).mkdir(exist_ok=True)
-            self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (unlike a pipe, it is never full)
+            self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (unlike a pipe, it is never full)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ga3c.recorder", str(self._folder)],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors,
+                env={**self._variables, "PYTHONPATH": os.pathsep.join(import_path())},
                 start_new_session=True,  # a terminal's Ctrl-C is the run's to handle
             )  # fmt: skip
         except OSError as error:
             self._fail(str(error))
 
-    def _end(self, process: "subprocess.Popen[str]") -> None:
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
         process.communicate()
         self._process = None
         self._clean()

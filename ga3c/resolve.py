@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 from ga3c.choices import Dynamic, computes_on_cpu
 from ga3c.config import TrainConfig, check_options, read_config
-from ga3c.curves import is_simulated
+from ga3c.curves import absolute_device, is_simulated
 from ga3c.envs import EnvSpec, env_spec
 from ga3c.errors import UsageError
 from ga3c.folder import find_checkpoint
@@ -64,7 +65,13 @@ def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
         find_checkpoint(config.resume)
         config = put_on(before)
     validate_alone(config)
-    return Said(put_on, config, before)
+    here = Path.cwd()  # which code of the user's may change from here on
+    return Said(lambda default: _with_paths_in(here, put_on(default)), _with_paths_in(here, config), before)
+
+
+def _with_paths_in(folder: Path, config: TrainConfig) -> TrainConfig:
+    paths = {name: folder / path for name in ("out", "resume") if (path := getattr(config, name)) is not None}
+    return dataclasses.replace(config, **paths, device=absolute_device(config.device, folder))
 
 
 def _check_resume(config: TrainConfig, put_on: Callable[[TrainConfig], TrainConfig]) -> None:

@@ -25,7 +25,7 @@ from ga3c.config import TrainConfig
 from ga3c.curves import is_simulated
 from ga3c.display import Display, make_display
 from ga3c.envs import EnvSpec
-from ga3c.errors import UsageError, WorkerError
+from ga3c.errors import UsageError
 from ga3c.events import Events, Run
 from ga3c.folder import list_checkpoints, own_folder, write_settings
 from ga3c.forkserver import ForkServer
@@ -36,6 +36,7 @@ from ga3c.model import Model
 from ga3c.recorder import Recorder
 from ga3c.sampler import Sampler
 from ga3c.signals import Signals
+from ga3c.surroundings import Surroundings, shown
 from ga3c.system import Context, System
 
 _SYSTEMS: dict[str, Callable[[Context], System]] = {"ga3c": Ga3c, "a3c": A3c, "a2c": A2c}
@@ -55,16 +56,18 @@ def train(
     events: Events | None = None,
     *,
     quiet: bool = False,
+    surroundings: Surroundings | None = None,
 ) -> Run:
     """Trains until the budget is used up, a signal comes, or a callback of ``events`` says so.
 
     Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``; ``quiet``
-    shows nothing.
+    shows nothing; ``surroundings`` are those from before code of the user's was run.
 
     Raises:
       UsageError: before anything was written.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
+    surroundings = surroundings or Surroundings.now()
     model, facts = build_model(config, spec)
     progress, unusable = Progress(), list[str]()
     with model.changing():
@@ -81,18 +84,21 @@ def train(
     }
     events = events or Events()
     show = make_display(_title(config), on_cpu=facts["device"] == "cpu", quiet=quiet)
-    with own_folder(config) as folder:
+    surroundings.restore_umask()
+    with own_folder(config, surroundings.folder) as folder:
         try:
             write_settings(folder, config, facts)
             metrics = MetricsWriter(folder)
         except OSError as error:
             option = "--out" if config.resume is None else "--resume"
-            raise UsageError(f"{option}: {folder} cannot be written to: {error.strerror}") from None
+            raise UsageError(f"{option}: {shown(folder)} cannot be written to: {error.strerror}") from None
         signals = Signals()
         with signals.handled(), metrics as writer, show as display:
             for line in [*_header(config, spec, facts, folder, progress), *(f"  skipped: {one}" for one in unusable)]:
                 display.say(line)
-            session = _Session(config, spec, model, folder, progress, writer, display, signals, events, server, sampler)
+            session = _Session(
+                config, spec, model, folder, progress, writer, display, signals, events, server, sampler, surroundings
+            )
             return session.run()
 
 
@@ -112,6 +118,7 @@ class _Session:
         events: Events,
         server: ForkServer | None,
         sampler: Sampler | None,
+        surroundings: Surroundings,
     ) -> None:
         self._config = config
         self._model = model
@@ -120,6 +127,7 @@ class _Session:
         self._display = display
         self._signals = signals
         self._events = events
+        self._surroundings = surroundings
         self._meters = Meters(
             spec.frames_per_step,
             env_steps=progress.env_steps,
@@ -133,7 +141,7 @@ class _Session:
         self._system = make(
             Context(config, spec, model, self._meters, self._learning_rate, display.say, progress, server, sampler)
         )
-        self._recorder = Recorder(folder, config.record_every, display.say)
+        self._recorder = Recorder(folder, config.record_every, display.say, surroundings.variables)
         self._first_update = self._written = progress.updates  # of the model; and of the newest checkpoint
         self._resumed_steps = progress.env_steps
 
@@ -147,7 +155,7 @@ class _Session:
             self._system.start()
             self._loop()
         if self._system.failure is not None:
-            raise WorkerError(str(self._system.failure))
+            raise self._system.failure.error()
         if not self._signals.exitcode:
             self._events.tell(_TELL_AT_END_S)  # what has happened since it was asked to stop
         self._say_end()
@@ -167,7 +175,7 @@ class _Session:
 
     def _say_end(self) -> None:
         code = self._signals.exitcode
-        command = f"ga3c eval {self._folder}" if code == 0 else f"ga3c train --resume {self._folder}"
+        command = f"ga3c {'eval' if code == 0 else 'train --resume'} {shown(self._folder)}"
         left = f"; {'score it' if code == 0 else 'resume'} with: {command}"
         if not list_checkpoints(self._folder):
             learnt = self._meters.updates > self._first_update and not is_simulated(self._config.device)
@@ -176,7 +184,7 @@ class _Session:
         self._display.say(f"{'done' if code == 0 else 'stopped'} after {self._meters.env_steps:,} steps{left}")
         best = max(list_checkpoints(self._folder), key=score_of, default=None)
         if best is not None and (score := score_of(best)) > -math.inf:
-            self._display.say(f"best mean of {RETURNS_KEPT} games: {score:.4g}, kept in {best}")
+            self._display.say(f"best mean of {RETURNS_KEPT} games: {score:.4g}, kept in {shown(best)}")
         if self._events.lost:
             self._display.say(f"the callbacks were slower than the training: {self._events.lost:,} events were dropped")
 
@@ -251,6 +259,7 @@ class _Session:
         if self._model.version == self._written or is_simulated(self._config.device):
             return
         meters = self._meters
+        self._surroundings.restore_umask()
         try:
             with self._model.paused(_PAUSE_S):
                 returns = meters.returns
@@ -304,7 +313,7 @@ def _header(config: TrainConfig, spec: EnvSpec, run: dict[str, Any], folder: Pat
         f" {run['device']}, {computes}"
     )
     yield f"  {_counts(config)}"
-    yield f"  {config.optimiser}, learning rate {config.learning_rate:g}; run folder {folder}"
+    yield f"  {config.optimiser}, learning rate {config.learning_rate:g}; run folder {shown(folder)}"
     if config.resume is not None:
         yield f"  resumed at {progress.env_steps:,} steps, {progress.updates:,} updates, {progress.time_s:.0f} s"
 

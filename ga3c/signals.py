@@ -35,13 +35,18 @@ class Signals:
         """Handles them while it lasts, once; outside of the main thread, which alone can, nothing is handled."""
         try:
             if threading.current_thread() is threading.main_thread():
-                for number in self._asking:
-                    self._before[number] = signal.signal(number, self._handle)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._asking)  # user code may have blocked them
+                self._listen()
                 self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._note)
             yield
         finally:
             self._give_back(self._before)
             os.close(self._asked_fd)
+
+    def _listen(self) -> None:
+        for number in self._asking:
+            if signal.getsignal(number) != self._handle:
+                self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, _: object) -> None:
         # The command line's own handlers end the process; the forkserver takes the actors with it. SIGCONT stays: given
@@ -64,7 +69,9 @@ class Signals:
         return continued
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for a signal; True if one has come."""
+        """Waits for a signal; True if one has come. In the thread in which they are handled."""
+        if self._before and not self.exitcode:
+            self._listen()  # user code may have put its own handlers in their place
         asked = select.poll()  # select() takes no descriptor above 1023, and each actor has some
         asked.register(self._asked_fd, select.POLLIN)
         asked.poll(1000 * timeout_s)

@@ -114,7 +114,7 @@ class SimulatedModel(Model):
         if not self._keeps_states:
             return None
         samples = sum(r.samples for r in rollouts)
-        return torch.zeros(1, dtype=torch.uint8).expand(samples)
+        return torch.zeros(1, dtype=torch.uint8, device="cpu").expand(samples)
 
     def predict(self, states: Tensor, places: Sequence[Place] = ()) -> Prediction:
         """Random actions, values of 0, after the time that a batch of ``states`` takes."""

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ga3c.channels import RemoteError
+from ga3c.descendants import end_started_by
 from ga3c.envs import EnvError
+from ga3c.errors import UsageError, WorkerError
 from ga3c.forkserver import ForkServer
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
@@ -32,13 +34,18 @@ class Role(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run cannot go on: the role's name and its traceback."""
+    """Why a run cannot go on: the role's name and its traceback, or a sentence about what the user asked for."""
 
     role: str
     traceback: str
+    is_usage: bool = False
 
     def __str__(self) -> str:
-        return f"{self.role} failed:\n{self.traceback.rstrip()}"
+        return f"{self.role}: {self.traceback}" if self.is_usage else f"{self.role} failed:\n{self.traceback.rstrip()}"
+
+    def error(self) -> WorkerError | UsageError:
+        """What a run raises because of it."""
+        return UsageError(str(self)) if self.is_usage else WorkerError(str(self))
 
 
 class Failures:
@@ -48,11 +55,11 @@ class Failures:
         self._lock = threading.Lock()  # guards first
         self.first: Failure | None = None
 
-    def add(self, role: str, text: str) -> None:
+    def add(self, role: str, text: str, *, is_usage: bool = False) -> None:
         """Notes a failure."""
         with self._lock:
             if self.first is None:
-                self.first = Failure(role, text)
+                self.first = Failure(role, text, is_usage)
 
 
 class ThreadGroup:
@@ -227,7 +234,7 @@ class ProcessGroup(Generic[C]):
         if error.in_environment and self._replace_on_env_error:
             self._replace(channel, str(error))
         else:
-            self._failures.add(f"{self._role} {channel.index}", str(error))
+            self._failures.add(f"{self._role} {channel.index}", str(error), is_usage=error.is_usage)
 
     def _replace(self, channel: C, why: str) -> None:
         """``why`` is a sentence, and what more there is to say in lines after it."""
@@ -279,6 +286,7 @@ class ProcessGroup(Generic[C]):
             self._failures.add(f"{self._role} watch", traceback.format_exc())
         if not self._stopping:
             self._failures.add("forkserver", f"it ended, and every {self._role} with it")
+            end_started_by(self.pids())  # which it can do no more
 
     def _on_start(self, generation: int, pid: int) -> None:
         with self._exited:

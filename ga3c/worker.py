@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ga3c.choices import LossConfig, Precision, Schedule
 from ga3c.collector import Collector
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.curves import find_curve, is_simulated
-from ga3c.device import keep_freed_memory, place
+from ga3c.device import keep_freed_memory, place, plain_torch
 from ga3c.envs import EnvSpec, Episode, Player, env_seeds, load_backends, make_env
 from ga3c.metrics import UpdateFigures
 from ga3c.model import Model
@@ -178,8 +179,13 @@ def prepare() -> None:
     load_backends()
 
 
-def main(settings: dict[str, Any], index: int, generation: int, end: socket.socket, memory_fd: int) -> None:
-    """The life of a worker process; ``settings`` are those of ``worker_settings``."""
+def main(
+    settings: dict[str, Any], index: int, generation: int, end: socket.socket, memory_fd: int, at_end: ExitStack
+) -> None:
+    """The life of a worker process; ``settings`` are those of ``worker_settings``.
+
+    ``at_end`` closes the environment.
+    """
     config = config_from_json(settings["config"])
     spec = EnvSpec(**settings["spec"] | {"observation_shape": tuple(settings["spec"]["observation_shape"])})
     seed = settings["seed"]
@@ -189,7 +195,8 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     torch.manual_seed(int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0]))
     if config.actor_diversity:
         config = diversify(config, index)
-    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
+    with plain_torch():
+        network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
     place(network, torch.device("cpu"))
     shared_network = copy.deepcopy(network)
     optimiser = build_optimiser(
@@ -223,7 +230,9 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
             precision=settings["precision"],
         )
     os.close(memory_fd)
-    player = Player(make_env(config.env_config(), env_seeds(seed, index, generation, 1)))
+    env = make_env(config.env_config(), env_seeds(seed, index, generation, 1))
+    at_end.callback(env.close)
+    player = Player(env)
     Worker(
         replica,
         player,

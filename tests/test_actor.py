@@ -1,6 +1,7 @@
 """The actor, called directly: its port and its environments are lists."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -176,11 +177,12 @@ def test_an_actor_that_is_asked_to_leave_before_it_has_played_asks_for_nothing()
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_the_first_actors_make_their_environments_in_turn_and_all_others_at_once_after_them(monkeypatch, at_once):
     made = os.memfd_create("made")
+    learner, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     monkeypatch.setattr(actor, "_made", lambda: made)
     spans = {}
 
     def make(index):
-        with actor._in_turn(index, 3, at_once):
+        with actor._in_turn(index, 3, at_once, end):
             began = time.monotonic()
             time.sleep(0.3)
             spans[index] = began, time.monotonic()
@@ -191,6 +193,8 @@ def test_the_first_actors_make_their_environments_in_turn_and_all_others_at_once
     for maker in makers:
         maker.join(20)
     os.close(made)
+    learner.close()
+    end.close()
     for index in range(3):
         at_its_beginning = [i for i, (began, ended) in spans.items() if began <= spans[index][0] < ended]
         assert len(at_its_beginning) <= at_once, (index, spans)
@@ -201,7 +205,7 @@ def test_the_first_actors_make_their_environments_in_turn_and_all_others_at_once
 
 def test_an_actor_process_has_no_torch():
     code = """
-import sys, ga3c.forkserver, ga3c.actor
+import sys, ga3c.forking, ga3c.actor
 from ga3c.envs import EnvConfig, env_spec, make_env
 ga3c.actor.prepare()
 for env in (EnvConfig("Pong-v5"), EnvConfig("CartPole-v1", backend="gymnasium")):

@@ -1,9 +1,12 @@
 """Gymnasium's environments, and the user's own, behind the same protocol."""
 
-import importlib
 import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -28,6 +31,9 @@ from ga3c.envs.base import (
 )
 from ga3c.envs.envpool_backend import known_ids
 from ga3c.errors import UsageError, nearest
+from ga3c.user_code import USER_ERRORS, contained, end_if_forked, import_module, was_cut_short
+
+T = TypeVar("T")
 
 _TOLERANCE = 1e-4
 _LARGEST = float(np.finfo(np.float32).max)  # in which states and rewards are kept
@@ -56,11 +62,11 @@ def _check_id(config: EnvConfig) -> None:
     module, colon, name = config.id.rpartition(":")
     if colon:
         try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever the user's module does when it is imported
+            import_module(module)
+        except USER_ERRORS as error:
             raise UsageError(
                 f"environment {config.id!r}: importing {module!r} gave {type(error).__name__}: {error};"
-                " the part before ':' is a module that registers the environment"
+                " expected a module before ':' that registers the environment"
             ) from None
     if is_ale(config):
         if importlib.util.find_spec("ale_py") is None or importlib.util.find_spec("cv2") is None:
@@ -76,6 +82,8 @@ def _check_id(config: EnvConfig) -> None:
     known = [*gymnasium.registry, *(known_ids() if config.backend == "auto" and not module else [])]
     where = "Gymnasium has no" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has an"
     near = nearest(name, known) or "; one of your own would be module:Id, with the module that registers it"
+    if module and was_cut_short(module):
+        near = f"; module {module!r} begins a run while it is imported, and the rest of it was left out"
     raise UsageError(f"{where} environment {config.id!r}{near}")
 
 
@@ -99,11 +107,22 @@ def _make_single(config: EnvConfig, render_mode: str | None = None) -> gymnasium
     return FrameStackObservation(env, config.frame_stack)
 
 
-def _make_checked(config: EnvConfig, render_mode: str | None, index: int) -> gymnasium.Env[Any, Any]:
+def _make_checked(config: EnvConfig, render_mode: str | None, index: int, undo: ExitStack) -> gymnasium.Env[Any, Any]:
     try:
-        return HeldToItsWord(_make_single(config, render_mode), index)
-    except Exception as error:  # whatever the environment does when it is made
+        with contained():
+            env = HeldToItsWord(_make_single(config, render_mode), index)
+    except USER_ERRORS as error:
         raise EnvError(f"environment {index} cannot be made: {type(error).__name__}: {error}") from error
+    undo.callback(env.close)
+    return env
+
+
+def _close(env: gymnasium.Env[Any, Any]) -> None:
+    try:
+        with contained():
+            env.close()
+    except USER_ERRORS as error:
+        warnings.warn(f"{env} raised {type(error).__name__} in close: {error}", stacklevel=2)
 
 
 def spec(config: EnvConfig) -> EnvSpec:
@@ -112,13 +131,14 @@ def spec(config: EnvConfig) -> EnvSpec:
     if config.episodic_life:
         raise UsageError(f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium")
     try:
-        env = _make_single(config)
-    except Exception as error:  # whatever the environment does when it is made
+        with contained():
+            env = _make_single(config)
+    except USER_ERRORS as error:
         raise UsageError(f"environment {config.id!r} cannot be made: {type(error).__name__}: {error}") from None
     try:
         shape, dtype, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
     finally:
-        env.close()
+        _close(env)
     name = config.id.rpartition(":")[2]
     if not is_ale(config):
         return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
@@ -132,6 +152,7 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
         """``index`` is its name in the sentence."""
         super().__init__(env)
+        self._closed = False
         self._name = f"environment {index}"
         space = env.observation_space
         assert isinstance(space, gymnasium.spaces.Box)
@@ -144,7 +165,7 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
         """See ``gymnasium.Env``; raises ``EnvError``."""
         try:
             state, info = self.env.reset(**kwargs)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise EnvError(f"{self._name} raised {type(error).__name__} in reset: {error}") from error
         self._check(state)
         return state, info
@@ -153,7 +174,7 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
         """See ``gymnasium.Env``; raises ``EnvError``."""
         try:
             state, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise EnvError(f"{self._name} raised {type(error).__name__} in step: {error}") from error
         self._check(state)
         try:
@@ -164,7 +185,17 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise EnvError(f"{self._name} returned the reward {reward!r}; a finite number would be right")
         return state, reward, terminated, truncated, info
 
+    def close(self) -> None:
+        """Closes the environment, once; what that raises becomes a warning, since nothing is left to be lost."""
+        if not self._closed:
+            self._closed = True
+            _close(self.env)
+
     def _check(self, state: Any) -> None:
+        with np.errstate(all="ignore"):  # the environment may have asked numpy to raise
+            self._check_values(state)
+
+    def _check_values(self, state: Any) -> None:
         space = self._space
         try:
             state = np.asarray(state)
@@ -195,12 +226,15 @@ class GymnasiumEnv:
         self.num_envs = len(seeds)
         self._seeds: list[int | None] = [*seeds]
         self._clip = config.reward_clip and is_ale(config)
-        self._env = gymnasium.vector.SyncVectorEnv(
-            [partial(_make_checked, config, render_mode, index) for index in range(len(seeds))],
-            autoreset_mode=AutoresetMode.NEXT_STEP,
-            copy=False,
-        )
-        check_autoreset(config.id, self._env.metadata)
+        self._process = os.getpid()
+        with ExitStack() as undo:  # closes those that were made, where a later one fails
+            self._env = gymnasium.vector.SyncVectorEnv(
+                [partial(_make_checked, config, render_mode, index, undo) for index in range(len(seeds))],
+                autoreset_mode=AutoresetMode.NEXT_STEP,
+                copy=False,
+            )
+            check_autoreset(config.id, self._env.metadata)
+            undo.pop_all()
         says = self._env.envs[0].metadata.get("render_fps")
         usual = says if isinstance(says, int | float) and 1 <= says <= 1000 else DEFAULT_FPS
         self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(usual)
@@ -209,21 +243,16 @@ class GymnasiumEnv:
 
     def reset(self) -> NDArray[Any]:
         """See ``VectorEnv``."""
-        states, _ = self._env.reset(seed=self._seeds)
-        return np.asarray(states).astype(self._dtype, copy=False)
+        states, _ = self._answer("reset", partial(self._env.reset, seed=self._seeds))
+        return self._as_kept(states)
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """See ``VectorEnv``."""
-        try:
-            states, rewards, terminated, truncated, _ = self._env.step(actions)
-        except EnvError:
-            raise
-        except Exception as error:  # Gymnasium could not put together what they returned
-            raise EnvError(f"the environments' step raised {type(error).__name__}: {error}") from error
-        game_rewards = np.asarray(rewards, np.float32)
+        states, rewards, terminated, truncated, _ = self._answer("step", partial(self._env.step, actions))
+        game_rewards = self._as_kept(rewards, "float32")
         game_over = np.asarray(terminated | truncated)
         return Step(
-            states=np.asarray(states).astype(self._dtype, copy=False),
+            states=self._as_kept(states),
             rewards=np.clip(game_rewards, -1, 1) if self._clip else game_rewards,
             terminated=np.asarray(terminated),
             truncated=np.asarray(truncated),
@@ -232,11 +261,26 @@ class GymnasiumEnv:
             any_ended=any_of(game_over),
         )
 
+    def _answer(self, doing: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except EnvError:
+            raise
+        except USER_ERRORS as error:  # Gymnasium could not put together what they returned
+            raise EnvError(f"the environments raised {type(error).__name__} in {doing}: {error}") from error
+        finally:
+            end_if_forked(self._process)
+
+    def _as_kept(self, values: Any, dtype: str | None = None) -> NDArray[Any]:
+        """Of the type that the slabs have, whatever error state an environment has left in numpy."""
+        with np.errstate(all="ignore"):
+            return np.asarray(values).astype(dtype or self._dtype, copy=False)
+
     def frame(self) -> NDArray[np.uint8]:
         """See ``FilmedEnv``."""
         try:
             picture = np.asarray(self._env.envs[0].render())
-        except Exception as error:  # a library that draws is missing, or whatever the environment does
+        except USER_ERRORS as error:  # a library that draws is missing, or whatever the environment does
             raise EnvError(f"the environment cannot be drawn: {' '.join(str(error).split())}") from error
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise EnvError(f"the environment drew {picture.dtype} {picture.shape}; uint8 [H, W, 3] would be right")

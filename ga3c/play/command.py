@@ -17,6 +17,7 @@ from ga3c.film import check_extra, check_film, filming
 from ga3c.folder import check_checkpoint
 from ga3c.options import parse
 from ga3c.signals import Signals
+from ga3c.surroundings import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,7 @@ def play(options: PlayOptions) -> int:
     from ga3c.play.picture import Painter, default_scale
     from ga3c.policy import load_policy
 
+    out = options.out and options.out.absolute()  # before code of the user's is run
     policy = load_policy(options.path, device=options.device, seed=options.seed)
     config = replace(policy.config.env_config(), reward_clip=False, episodic_life=False)
     names = action_names(policy.spec)
@@ -102,13 +104,13 @@ def play(options: PlayOptions) -> int:
         signals = Signals()
         stack.enter_context(signals.handled())  # before there is a first moment, there is nothing to keep
         film, add, show, is_seen = None, None, None, True
-        if options.out is not None or not options.live:
-            film = options.out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
+        if out is not None or not options.live:
+            film = out or _unused(policy.path.parent / f"play-{policy.env_steps}.mp4")
             check_film(film, fps)
             add = stack.enter_context(filming(film, fps))
         painter = Painter(names, scale=options.scale or default_scale(len(first.frame)), explain=options.explain)
         if options.live:
-            show = _open_screen(stack, f"{policy.config.env}: {policy.path}", painter.size(first), names)
+            show = _open_screen(stack, f"{policy.config.env}: {shown(policy.path)}", painter.size(first), names)
         began = time.monotonic()
         for count, moment in enumerate(itertools.islice(itertools.chain([first], moments), steps), 1):
             picture = painter.paint(moment)
@@ -119,10 +121,10 @@ def play(options: PlayOptions) -> int:
                 signals.wait(max(0.0, began + count / fps - time.monotonic()))
             if signals.exitcode or not is_seen:
                 break
-    print(f"{policy.path}, trained for {policy.env_steps:,} steps; {'greedy' if options.greedy else 'sampled'}")
+    print(f"{shown(policy.path)}, trained for {policy.env_steps:,} steps; {'greedy' if options.greedy else 'sampled'}")
     print(_scores(games.scores, moment.score if len(games.scores) < options.episodes else None))
     if film is not None:
-        print(f"{film}: {count:,} frames, {count / fps:.1f} s at {fps:g} frames/s")
+        print(f"{shown(film)}: {count:,} frames, {count / fps:.1f} s at {fps:g} frames/s")
     return signals.exitcode
 
 

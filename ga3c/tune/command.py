@@ -69,9 +69,10 @@ def run_tune(arguments: list[str]) -> int:
         raise UsageError("--dynamic is not of ga3c tune's; leave it out")
     if said.config.mode != "ga3c":
         raise UsageError(f"--mode: got {said.config.mode!r}; the tuner is for mode ga3c")
-    config, spec = resolve(said)
-    folder = options.out or Path("runs") / f"tune-{_name(config.env)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    folder = options.out or Path("runs") / f"tune-{_name(said.config.env)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     check_out(folder)
+    folder = folder.absolute()  # before code of the user's is run
+    config, spec = resolve(said)
     trials, code = _search(options, config, spec)
     if not trials.windows:
         say_error("stopped before anything was measured")

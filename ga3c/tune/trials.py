@@ -104,4 +104,4 @@ class Bench:
                 raise Interrupted
             system.tick()
             if system.failure is not None:
-                raise WorkerError(str(system.failure))
+                raise system.failure.error()

@@ -1,0 +1,49 @@
+"""What a run found around it when it was begun, before code of the user's could change it for the whole process."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_newest: "list[Surroundings]" = []  # at most one
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The state of this process that is looked up or given back later.
+
+    Attributes:
+      folder: the working directory, in which runs make their folders.
+      umask: which permissions new files do not get.
+      variables: the environment's.
+    """
+
+    folder: Path
+    umask: int
+    variables: dict[str, str]
+
+    @classmethod
+    def now(cls) -> Self:
+        """As they are; paths are shown relative to this working directory from now on."""
+        found = cls(Path.cwd(), _umask(), dict(os.environ))
+        _newest[:] = [found]
+        return found
+
+    def restore_umask(self) -> None:
+        """For files that are about to be made."""
+        os.umask(self.umask)
+
+
+def _umask() -> int:
+    """Without changing it, which is all that the system call can do."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
+    return int(found[1], 8) if found else 0o022
+
+
+def shown(path: Path) -> str:
+    """A path as the user would type it: relative to the working directory of before, if it lies inside."""
+    if _newest and path.is_relative_to(_newest[0].folder):
+        return str(path.relative_to(_newest[0].folder))
+    return str(path)

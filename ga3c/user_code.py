@@ -1,0 +1,166 @@
+"""Runs code of the user's: modules, environments, networks. It may do anything to the process that runs it.
+
+* Modules are imported here and nowhere else. A script without a main guard begins a run when it is imported; that run
+  is refused, and the script is imported up to there. So a run inside a worker is impossible, and the number of
+  processes has a bound.
+* A copy of the process that user code has forked, and that returns from it, ends: it must not become a second learner
+  or a second actor.
+* Standard streams that user code has closed are opened again: the next file to be opened would take their place.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Final
+
+from ga3c.errors import UsageError
+
+WORKER: Final = "GA3C_WORKER"  # environment variable of a worker, and of all that it starts: the worker's process id
+USER_ERRORS: Final = (Exception, SystemExit)  # a failure of user code; only Ctrl-C is not
+
+_importing = threading.local()  # the module that this thread imports, and what there was of it when it began a run
+_cut_short: set[str] = set()  # modules that were imported up to a run
+
+
+class NestedRunError(UsageError):
+    """A run was begun by code that a run imports, or that runs inside one of its workers."""
+
+
+def enter_worker() -> None:
+    """Marks this process, and every process that it starts, as belonging to a worker."""
+    os.environ[WORKER] = str(os.getpid())
+
+
+def refuse_nested_run() -> None:
+    """Refuses to begin a run where another one would begin the next, without end.
+
+    Raises:
+      NestedRunError: this process belongs to a worker, or this thread is importing a user's module.
+    """
+    module = getattr(_importing, "module", None)
+    if module is not None:
+        _importing.partial = sys.modules.get(module)
+        raise NestedRunError(
+            f"module {module!r} begins a run while it is imported; expected that call under"
+            ' `if __name__ == "__main__":`'
+        )
+    if WORKER in os.environ:
+        raise NestedRunError(
+            "a run was begun inside a worker of another run; expected runs to be begun outside of environments, and"
+            ' in modules under `if __name__ == "__main__":`'
+        )
+
+
+def import_module(name: str) -> ModuleType:
+    """Imports a module of the user's, or returns the part of it that comes before it begins a run.
+
+    The script that this process runs is not executed a second time under its own name.
+
+    Raises:
+      Exception, SystemExit: whatever the module raises.
+    """
+    outer = getattr(_importing, "module", None)
+    _importing.module, _importing.partial = name, None
+    try:
+        with contained():
+            if name not in sys.modules and _is_main(name):
+                sys.modules[name] = sys.modules["__main__"]
+            return importlib.import_module(name)
+    except NestedRunError:
+        partial: ModuleType | None = _importing.partial
+        if partial is None:
+            raise
+        _cut_short.add(name)
+        sys.modules[name] = partial  # entry points that name it find what it has defined
+        return partial
+    finally:
+        _importing.module = outer
+
+
+def import_path() -> list[str]:
+    """``sys.path`` for another process: text, and independent of the working directory."""
+    return [os.path.abspath(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
+
+
+def was_cut_short(name: str) -> bool:
+    """Whether a module was imported only up to a run that it begins."""
+    return name in _cut_short
+
+
+def main_module_name() -> str | None:
+    """The name under which other processes can import the script that this process runs; None if there is none."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m
+        name: str = spec.name
+        return name
+    file = getattr(main, "__file__", None)
+    if file is None:  # an interactive session, python -c
+        return None
+    name = os.path.splitext(os.path.basename(file))[0]
+    return name if _is_main(name) else None
+
+
+def _is_main(name: str) -> bool:
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name == name:
+        return True
+    file = getattr(main, "__file__", None)
+    if file is None:
+        return False
+    with contextlib.suppress(ImportError, ValueError, AttributeError, OSError):
+        found = importlib.util.find_spec(name)
+        return found is not None and found.origin is not None and os.path.samefile(found.origin, file)
+    return False
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """User code in this block may fork, close the standard streams, and put anything on ``sys.path``."""
+    process = os.getpid()
+    kept = _duplicate_streams()
+    try:
+        yield
+    finally:
+        end_if_forked(process)
+        _restore_streams(kept)
+        # The import system ignores other entries than text; parts of the standard library fail at them.
+        sys.path[:] = [os.fsdecode(entry) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
+
+
+def end_if_forked(process: int) -> None:
+    """Ends this process if it is a copy that user code has made of ``process``."""
+    if os.getpid() != process:
+        os._exit(0)
+
+
+def _duplicate_streams() -> dict[int, int]:
+    """Copies of the standard streams' descriptors; one that is closed already becomes the null device."""
+    kept = {}
+    for stream in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            kept[stream] = os.dup(stream)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # takes the stream's own number: it is the lowest that is free
+        kept[stream] = os.dup(stream)
+    return kept
+
+
+def _restore_streams(kept: dict[int, int]) -> None:
+    for stream, copy in kept.items():
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.dup2(copy, stream)
+        os.close(copy)
+    if sys.stdout is not None and sys.stdout.closed:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (as long as the process)
+    if sys.stderr is not None and sys.stderr.closed:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
