@@ -19,7 +19,7 @@ from ga3c.events import Events, OnEpisode, OnUpdate, Run
 from ga3c.launch import launching
 from ga3c.presets import check_treatment
 from ga3c.resolve import resolve, take_options
-from ga3c.user_code import main_module_name
+from ga3c.user_code import main_module_name, refuse_nested_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,6 +129,7 @@ def train(
       EnvError: the environment failed before anything was started.
       WorkerError: a role failed; the message has its traceback. A checkpoint of what was learnt before is left.
     """
+    refuse_nested_run()
     for name, callback in (("on_update", on_update), ("on_episode", on_episode)):
         if callback is not None and not callable(callback):
             raise UsageError(f"{name}: got {callback!r}; a function would be right")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.errors import UsageError
 from ga3c.folder import FORMAT, find_checkpoint, list_checkpoints, read_metadata
+from ga3c.surroundings import permit
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ def write_checkpoint(
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:
+            permit(file.fileno())
             file.write(save(tensors, metadata))
             file.flush()
             os.fsync(file.fileno())

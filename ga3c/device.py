@@ -22,10 +22,20 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 @contextmanager
-def plain_torch() -> Iterator[None]:
-    """Undoes, while it lasts, what code of the user's may have changed in torch for this thread: device and modes."""
-    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
-        yield
+def plain_torch(dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Undoes, while it lasts, what code of the user's may have changed in torch for this thread: device and modes.
+
+    With ``dtype`` that is the default type, for all threads: a user's own network may need the one that its module set.
+    """
+    before = torch.get_default_dtype()
+    if dtype is not None:
+        torch.set_default_dtype(dtype)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        if dtype is not None:
+            torch.set_default_dtype(before)
 
 
 def keep_freed_memory() -> None:

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 import ga3c
 from ga3c.choices import ExportFormat
+from ga3c.device import plain_torch
 from ga3c.envs import env_seeds, make_env, random_states
 from ga3c.errors import UsageError
 from ga3c.policy import Judgement, Policy, load_policy
-from ga3c.surroundings import shown
+from ga3c.surroundings import permit, shown
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 _BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little random play
@@ -99,7 +100,7 @@ def export(
     states = _random_play(policy)
     write = {"onnx": _to_onnx, "torch": _to_torch}[format]
     try:
-        with _without_exporters_words():
+        with plain_torch(torch.float32), _without_exporters_words():
             content, judge = write(_trace(policy, states), _about(policy))
     except Exception as error:  # whatever a network of the user's has that an exporter does not know
         reason = str(error).strip().partition("\n")[0]
@@ -212,7 +213,9 @@ def _write(file: Path, content: bytes) -> None:
     """Atomically."""
     partial = file.with_name(f"{file.name}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as opened:
+            permit(opened.fileno())
+            opened.write(content)
         partial.replace(file)
     except OSError as error:
         partial.unlink(missing_ok=True)

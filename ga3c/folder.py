@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from ga3c.config import TrainConfig
 from ga3c.errors import UsageError
-from ga3c.surroundings import shown
+from ga3c.surroundings import permit, shown
 
 FORMAT = 2  # of checkpoints
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
@@ -110,6 +110,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
+            permit(file.fileno())
             file.write(json.dumps(values, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -127,7 +127,6 @@ class _Session:
         self._display = display
         self._signals = signals
         self._events = events
-        self._surroundings = surroundings
         self._meters = Meters(
             spec.frames_per_step,
             env_steps=progress.env_steps,
@@ -259,7 +258,6 @@ class _Session:
         if self._model.version == self._written or is_simulated(self._config.device):
             return
         meters = self._meters
-        self._surroundings.restore_umask()
         try:
             with self._model.paused(_PAUSE_S):
                 returns = meters.returns

@@ -42,6 +42,12 @@ def _umask() -> int:
     return int(found[1], 8) if found else 0o022
 
 
+def permit(file: int) -> None:
+    """Gives a file that was just made the permissions that the umask of before leaves it."""
+    if _newest:
+        os.fchmod(file, 0o666 & ~_newest[0].umask)
+
+
 def shown(path: Path) -> str:
     """A path as the user would type it: relative to the working directory of before, if it lies inside."""
     if _newest and path.is_relative_to(_newest[0].folder):

@@ -62,7 +62,7 @@ ALLOWED = {
     "config": {"choices", "envs", "errors"},
     "film": {"errors"},
     "presets": {"choices", "config", "curves", "envs", "errors", "film", "folder"},
-    "checkpoint": {"config", "errors", "folder"},
+    "checkpoint": {"config", "errors", "folder", "surroundings"},
     "collector": {"envs", "model", "slabs"},
     "shared": {"checkpoint"},
     "worker": {
@@ -91,7 +91,7 @@ ALLOWED = {
     },
     "folder": {"config", "errors", "surroundings"},
     "policy": {"checkpoint", "config", "device", "envs", "errors", "networks"},
-    "export": {"choices", "envs", "errors", "policy", "surroundings"},
+    "export": {"choices", "device", "envs", "errors", "policy", "surroundings"},
     "evaluate": {"envs", "policy", "statistics"},
     "statistics": set(),
     "windows": set(),
