@@ -20,7 +20,7 @@ from ga3c.config import TrainConfig
 from ga3c.curves import Curve
 from ga3c.display import say_error
 from ga3c.envs import EnvError, EnvSpec
-from ga3c.errors import UsageError, WorkerError
+from ga3c.errors import UsageError, WorkerError, working_directory
 from ga3c.folder import check_checkpoint
 from ga3c.launch import launching
 from ga3c.options import parse
@@ -42,9 +42,6 @@ ga3c COMMAND --help tells its options; ga3c --version, which release this is."""
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
-    # Modules of the user's own (environments, networks) lie where the command is given.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     commands = {
         "train": _train,
         "eval": _eval,
@@ -62,6 +59,9 @@ def run(arguments: list[str]) -> int:
         print(f"ga3c {__version__}")
         return 0
     try:
+        # Modules of the user's own (environments, networks) lie where the command is given.
+        if (folder := working_directory()) not in sys.path:
+            sys.path.append(folder)
         if arguments[0] not in commands:
             raise UsageError(f"unknown command {arguments[0]!r}; {', '.join(commands)} would be right")
         return commands[arguments[0]](arguments[1:])

@@ -10,7 +10,7 @@ from ga3c.choices import Dynamic, computes_on_cpu
 from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import is_simulated
 from ga3c.envs import EnvSpec, env_spec
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, working_directory
 from ga3c.folder import find_checkpoint
 from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
@@ -55,6 +55,7 @@ def take_options(options: Mapping[str, Any]) -> Said:
 
 
 def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
+    working_directory()  # without one, the libraries of a run abort
     # What a user says of these decides the defaults of the rest, so they are read first.
     config = put_on(TrainConfig())
     before = None
