@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ def main() -> None:
 
     if sys.argv[1:2] == ["train"]:
         setproctitle("ga3c: learner")  # here alone: a program that calls ga3c.train keeps its own
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode, it shows as an escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:])
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.

@@ -43,10 +43,6 @@ ga3c COMMAND --help tells its options; ga3c --version, which release this is."""
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
-    # Modules of the user's own (environments, networks) lie where the command is given.
-    folder = str(Surroundings.now().folder)
-    if folder not in sys.path:
-        sys.path.append(folder)
     commands = {
         "train": _train,
         "eval": _eval,
@@ -64,6 +60,9 @@ def run(arguments: list[str]) -> int:
         print(f"ga3c {__version__}")
         return 0
     try:
+        # Modules of the user's own (environments, networks) lie where the command is given.
+        if (folder := str(Surroundings.now().folder)) not in sys.path:
+            sys.path.append(folder)
         if arguments[0] not in commands:
             raise UsageError(f"unknown command {arguments[0]!r}; {', '.join(commands)} would be right")
         return commands[arguments[0]](arguments[1:])

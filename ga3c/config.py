@@ -17,7 +17,7 @@ import tyro
 
 from ga3c.choices import Dynamic, Initialisation, LossConfig, OptimiserName, Precision, Reduction, Schedule
 from ga3c.envs import Backend, EnvConfig
-from ga3c.errors import UsageError, nearest
+from ga3c.errors import UsageError, check_text, nearest
 
 Mode = Literal["ga3c", "a3c", "a2c"]
 PRESETS = ("fast", "paper")
@@ -28,7 +28,7 @@ class TrainConfig:
     """Trains an agent and shows how it goes. Ctrl-C stops it; --resume goes on."""
 
     env: Annotated[str, tyro.conf.Positional] = "Pong-v5"
-    """EnvPool id, ALE/<Game>-v5, Gymnasium id, or module:Id of your own."""
+    """EnvPool id, ALE/<Game>-v5 or another id of ale-py's, Gymnasium id, or module:Id of your own."""
 
     mode: Mode = "ga3c"
     """ga3c: actors, queues, one model. a3c: workers with a replica each, lock-free updates. a2c: lock step."""
@@ -134,7 +134,8 @@ class TrainConfig:
     fire_on_reset: bool = True
     """Atari: press FIRE at the start of a game that has it."""
     sticky_actions: float | None = None
-    """Atari: probability to repeat the last action; default 0.25 for ALE/ ids, else 0."""
+    """Atari: probability to repeat the last action; default is what the id means: 0.25 for ALE/ ids, what ale-py has
+    registered for its other ids, and 0 for EnvPool's."""
     reward_clip: bool = True
     """Atari: clip training rewards to [-1, 1]; scores never are."""
     episodic_life: bool = False
@@ -210,6 +211,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = Path(value)
         elif not _is_of(value, kinds[name]):
             raise UsageError(f"--{name.replace('_', '-')}: got {value!r}; {_in_words(kinds[name])} would be right")
+    check_text(str(value) for value in values.values() if isinstance(value, str | Path))
     return values
 
 

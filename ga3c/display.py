@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,6 +13,49 @@ from rich.table import Table
 from rich.text import Text
 
 from ga3c.bottleneck import find_bottleneck
+
+
+class _Stream:
+    """Writes to a standard stream and never raises: a run must not end because nobody can read what it says.
+
+    The stream may be missing (None), closed by a user's module, a pipe without a reader, or not encode a character.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream is not None and self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError("there is no such stream")
+        return self._stream.fileno()
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on standard output, or standard error, that never raises."""
+    # Not a TextIO in full: these are the methods that rich calls.
+    return Console(file=cast("TextIO", _Stream(sys.stderr if stderr else sys.stdout)))
+
+
+def say(text: str) -> None:
+    """Prints a line to standard output; never raises."""
+    print(text, file=cast("TextIO", _Stream(sys.stdout)), flush=True)
 
 
 class Display(Protocol):
@@ -33,7 +76,7 @@ def make_display(title: str, *, on_cpu: bool, quiet: bool = False) -> Display:
     """A panel where standard output is a terminal, else lines; ``on_cpu``: the model shares the games' cores."""
     if quiet:
         return _NoDisplay()
-    console = Console()
+    console = make_console()
     if console.is_terminal:
         return _PanelDisplay(console, title, on_cpu)
     return _PlainDisplay(on_cpu, simulated="SIMULATED" in title)
@@ -66,8 +109,7 @@ class _PlainDisplay(_NoDisplay):
         self._held_back_by: str | None = None  # as last said
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads any more; the run goes on
-            print(text, flush=True)
+        say(text)
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
         parts = [
@@ -105,17 +147,13 @@ class _PanelDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._live.stop()
+        self._live.stop()
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone; the run goes on, or is asked to stop
-            self._live.console.print(text, markup=False, highlight=False)
+        self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, rates: dict[str, Any], progress: float | None, left_s: float | None) -> None:
-        panel = draw_panel(self._title, rates, progress, left_s, on_cpu=self._on_cpu)
-        with contextlib.suppress(OSError):
-            self._live.update(panel, refresh=True)
+        self._live.update(draw_panel(self._title, rates, progress, left_s, on_cpu=self._on_cpu), refresh=True)
 
 
 def draw_panel(
@@ -165,8 +203,8 @@ def draw_panel(
 
 
 def say_error(text: str) -> None:
-    """Prints to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints a line to standard error; never raises."""
+    print(text, file=cast("TextIO", _Stream(sys.stderr)), flush=True)
 
 
 def _duration(seconds: float | None) -> str:

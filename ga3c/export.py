@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 import ga3c
 from ga3c.choices import ExportFormat
 from ga3c.device import plain_torch
-from ga3c.envs import env_seeds, make_env, random_states
+from ga3c.envs import env_seeds, envs_in_one_process, make_env, random_states
 from ga3c.errors import UsageError
 from ga3c.policy import Judgement, Policy, load_policy
 from ga3c.surroundings import permit, shown
@@ -144,9 +145,12 @@ def _check_writable(file: Path) -> None:
 
 
 def _random_play(policy: Policy) -> NDArray[Any]:
-    env = make_env(policy.config.env_config(), env_seeds(policy.config.seed, 0, 0, max(_BATCHES)))
+    config, wanted = policy.config, max(_BATCHES)
+    num_envs = envs_in_one_process(config.env_config(), wanted, config.envs_per_actor)
+    steps = _STEPS * math.ceil(wanted / num_envs)  # as many states from fewer environments
+    env = make_env(config.env_config(), env_seeds(config.seed, 0, 0, num_envs))
     try:
-        return random_states(env, policy.spec.num_actions, policy.config.seed, _STEPS)
+        return random_states(env, policy.spec.num_actions, config.seed, steps)
     finally:
         env.close()
 

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ga3c.config import TrainConfig
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, check_text
 from ga3c.surroundings import permit, shown
 
 FORMAT = 2  # of checkpoints
@@ -131,6 +131,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
       UsageError: there is none.
     """
+    check_text([str(path)])
     if path.is_file():
         return path
     if not path.is_dir():

@@ -1,18 +1,12 @@
-"""What a run measures: counters that every role adds to, windows of rates, and ``metrics.jsonl``."""
+"""What a run measures: counters that every role adds to, and windows of rates."""
 
-import contextlib
-import errno
-import json
 import math
-import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from ga3c.envs import Episode
 from ga3c.events import EpisodeEvent, Events, UpdateEvent
@@ -20,7 +14,6 @@ from ga3c.machine import CoreClock
 
 RETURNS_KEPT = 100  # episodes in the mean that is shown
 _COUNTS = ("actors", "actors_playing", "predictors", "trainers")
-LINES_KEPT = 100_000  # that could not be written yet; a day of play
 
 
 class UpdateFigures(NamedTuple):
@@ -264,87 +257,3 @@ def _wait_share(window: _Window, role: str) -> float | None:
     activities: Mapping[str, float] = window.seconds.get(role, {})
     waiting = sum(s for activity, s in activities.items() if activity.startswith("waiting"))
     return _ratio(waiting, sum(activities.values()))
-
-
-class MetricsWriter:
-    """Appends to ``metrics.jsonl``, and to TensorBoard event files where that package is installed."""
-
-    def __init__(self, folder: Path) -> None:
-        """Continues the file if it is there."""
-        path = folder / "metrics.jsonl"
-        self._file = path.open("ab", buffering=0)
-        _drop_torn_line(path)
-        self._waiting: deque[dict[str, Any]] = deque(maxlen=LINES_KEPT)
-        self._board = _tensorboard(folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def write(self, lines: list[dict[str, Any]]) -> None:
-        """Appends whole lines. Those that cannot be written now wait for the next call.
-
-        Raises:
-          OSError: the disk is full, or cannot be written; the file ends with a whole line.
-        """
-        self._waiting.extend(lines)
-        text = "".join(json.dumps(line) + "\n" for line in self._waiting).encode()
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            written = self._file.write(text)
-            if written != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(size)
-            raise
-        for line in self._waiting:
-            if line["kind"] == "rates":  # hundreds of episodes a second would hold up the run
-                self._to_board(line)
-        self._waiting.clear()
-
-    def _to_board(self, line: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
-        step = line["env_steps"]
-        try:
-            for name, figure in line.items():
-                if isinstance(figure, int | float) and name not in ("env_steps", "time_s"):
-                    self._board.add_scalar(f"{line['kind']}/{name}", figure, step)
-        except OSError:  # Its own thread could not write; what it shows is in metrics.jsonl too.
-            self._board = None
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        if self._board is not None:
-            with contextlib.suppress(OSError):
-                self._board.close()
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cuts what a run that was killed while it wrote has left behind the last whole line."""
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        while size:
-            began = max(0, size - 65536)
-            file.seek(began)
-            newline = file.read(size - began).rfind(b"\n")
-            if newline >= 0:
-                size = began + newline + 1
-                break
-            size = began
-        file.truncate(size)
-
-
-def _tensorboard(folder: Path) -> Any:
-    """A writer of event files, or None where tensorboard is not installed (it is an extra)."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))

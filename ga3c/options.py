@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, check_text
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, default: T | No
     Raises:
       UsageError: with what was received, and what would be right.
     """
+    check_text(arguments)
     with _explained():
         if default is None:
             return tyro.cli(kind, args=arguments, prog=command)
@@ -37,6 +38,7 @@ def parse_known(kind: type[T], arguments: Sequence[str], command: str) -> tuple[
     Raises:
       UsageError: as ``parse``.
     """
+    check_text(arguments)
     with _explained():
         return tyro.cli(kind, args=arguments, prog=command, return_unknown_args=True)
 

@@ -11,7 +11,7 @@ from ga3c.choices import Dynamic, computes_on_cpu
 from ga3c.config import TrainConfig, check_options, read_config
 from ga3c.curves import absolute_device, is_simulated
 from ga3c.envs import EnvSpec, env_spec
-from ga3c.errors import UsageError
+from ga3c.errors import UsageError, working_directory
 from ga3c.folder import find_checkpoint
 from ga3c.options import parse
 from ga3c.presets import default_config, fit, in_mode, validate, validate_alone
@@ -56,6 +56,7 @@ def take_options(options: Mapping[str, Any]) -> Said:
 
 
 def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
+    here = Path(working_directory())  # which code of the user's may change later; without one, libraries abort
     # What a user says of these decides the defaults of the rest, so they are read first.
     config = put_on(TrainConfig())
     before = None
@@ -65,7 +66,6 @@ def _said(put_on: Callable[[TrainConfig], TrainConfig]) -> Said:
         find_checkpoint(config.resume)
         config = put_on(before)
     validate_alone(config)
-    here = Path.cwd()  # which code of the user's may change from here on
     return Said(lambda default: _with_paths_in(here, put_on(default)), _with_paths_in(here, config), before)
 
 

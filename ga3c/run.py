@@ -31,7 +31,8 @@ from ga3c.folder import list_checkpoints, own_folder, write_settings
 from ga3c.forkserver import ForkServer
 from ga3c.ga3c import Ga3c
 from ga3c.machine import machine, versions
-from ga3c.metrics import RETURNS_KEPT, Meters, MetricsWriter
+from ga3c.metrics import RETURNS_KEPT, Meters
+from ga3c.metrics_writer import MetricsWriter
 from ga3c.model import Model
 from ga3c.recorder import Recorder
 from ga3c.sampler import Sampler
@@ -78,6 +79,7 @@ def train(
     facts = {
         "config": config.to_json(),
         "protocol": spec.protocol,
+        "game": spec.game,
         **facts,
         "machine": machine(),
         "versions": versions(),
@@ -88,7 +90,7 @@ def train(
     with own_folder(config, surroundings.folder) as folder:
         try:
             write_settings(folder, config, facts)
-            metrics = MetricsWriter(folder)
+            metrics = MetricsWriter(folder, None if config.resume is None else progress.env_steps)
         except OSError as error:
             option = "--out" if config.resume is None else "--resume"
             raise UsageError(f"{option}: {shown(folder)} cannot be written to: {error.strerror}") from None

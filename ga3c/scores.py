@@ -3,6 +3,7 @@
 What is told is kept too, a line an evaluation, in ``evaluations.jsonl`` of the run's folder: ``ga3c report`` reads it.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -16,8 +17,10 @@ import tyro
 from ga3c.agents import AgentScores, Score, count, score_agents, seeds_of_games
 from ga3c.display import say_error
 from ga3c.errors import UsageError
+from ga3c.eval_progress import EvalProgress, Standing, ranges
 from ga3c.folder import check_checkpoint
 from ga3c.options import parse
+from ga3c.signals import Signals
 from ga3c.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class EvalOptions:
     """Draw actions from the policy, as in training."""
     seed: int = 1000
     """Seed of games and sampling."""
+    max_episode_steps: int | None = None
+    """Cut a game after this many agent steps; its return so far counts. Default plays every game to its end."""
     device: str = "auto"
     """auto takes CUDA where there is one; else cpu, cuda, cuda:N."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -55,25 +60,62 @@ def run_eval(arguments: list[str]) -> int:
     """
     options = parse(EvalOptions, arguments, "ga3c eval")
     _check(options)
-    from ga3c.evaluate import evaluate_policy  # here, since it loads torch
-    from ga3c.policy import load_policy
+    from ga3c.policy import load_policy  # here, since it loads torch
 
     policies = [load_policy(path, device=options.device, seed=options.seed) for path in options.paths]
-    results = []
-    for policy in policies:
-        result = evaluate_policy(policy, episodes=options.episodes, greedy=options.greedy, seed=options.seed)
-        _keep(policy.path.parent, result, options.seed)
-        results.append(result)
+    signals = Signals()
+    with signals.handled():
+        results = _evaluate(options, policies, signals)
+    if signals.exitcode:
+        say_error(f"ga3c eval: stopped; the scores of {len(results)} of {len(policies)} runs are kept")
+        return signals.exitcode
+    _print(options, policies, results)
+    return 0
+
+
+class _StoppedError(Exception):
+    """A signal has come."""
+
+
+def _evaluate(options: EvalOptions, policies: "list[Policy]", signals: Signals) -> "list[Evaluation]":
+    """Plays and keeps the scores of one run after the other, until a signal comes."""
+    from ga3c.evaluate import evaluate_policy
+
+    def watch(standing: Standing) -> None:
+        progress.show(standing)
+        if signals.exitcode:
+            raise _StoppedError
+
+    results: list[Evaluation] = []
+    with (
+        contextlib.suppress(_StoppedError),
+        EvalProgress(is_limited=options.max_episode_steps is not None) as progress,
+    ):
+        for path, policy in zip(options.paths, policies, strict=True):
+            progress.begin(str(path), policy.config.env, options.episodes)
+            result = evaluate_policy(
+                policy,
+                episodes=options.episodes,
+                greedy=options.greedy,
+                seed=options.seed,
+                max_episode_steps=options.max_episode_steps,
+                watch=watch,
+            )
+            _keep(policy.path.parent, result, options.seed)
+            results.append(result)
+    return results
+
+
+def _print(options: EvalOptions, policies: "list[Policy]", results: "list[Evaluation]") -> None:
     if len(results) == 1:
         print(json.dumps(_plain(results[0])) if options.json else describe(results[0]))
-        return 0
+        return
     agents = score_agents([_score(*pair) for pair in zip(policies, results, strict=True)])
     if options.json:
         runs = [_plain(result) for result in results]
         print(json.dumps({"runs": runs, "aggregate": {one.agent: one.to_json() for one in agents}}))
     else:
         print("\n".join([*_table(options.paths, results), "", *(line for one in agents for line in _over(one))]))
-    return 0
 
 
 def _check(options: EvalOptions) -> None:
@@ -88,6 +130,8 @@ def _check(options: EvalOptions) -> None:
         raise UsageError("got --greedy and --sample; one of them would be right")
     if options.episodes < 1:
         raise UsageError(f"--episodes: got {options.episodes}; at least 1 would be right")
+    if options.max_episode_steps is not None and options.max_episode_steps < 1:
+        raise UsageError(f"--max-episode-steps: got {options.max_episode_steps}; expected at least 1")
     if options.seed < 0:
         raise UsageError(f"--seed: got {options.seed}; at least 0 would be right")
     for path in options.paths:
@@ -127,9 +171,19 @@ def describe(result: "Evaluation") -> str:
         f" mean {s['mean']:.2f}, standard deviation {s['std']:.2f}, median {s['median']:g},"
         f" minimum {s['min']:g}, maximum {s['max']:g}",
     ]
+    lines += _cuts(result)
     if result.human_normalised is not None:
         lines.append(f"human-normalised: {result.human_normalised:.1%} (no-op starts, Wang et al. 2015)")
     return "\n".join(lines)
+
+
+def _cuts(result: "Evaluation") -> list[str]:
+    """The line on games that were cut, if any were."""
+    if not result.cut_in:
+        return []
+    games = "1 game was cut" if len(result.cut_in) == 1 else f"{len(result.cut_in)} games were cut"
+    where = f"environment{'s' if len(set(result.cut_in)) > 1 else ''} {ranges(result.cut_in)}"
+    return [f"{games} after {result.max_episode_steps:,} steps, in {where}; the return until then counts"]
 
 
 def _table(paths: tuple[Path, ...], results: "list[Evaluation]") -> list[str]:
@@ -145,6 +199,7 @@ def _table(paths: tuple[Path, ...], results: "list[Evaluation]") -> list[str]:
         human = "-" if result.human_normalised is None else f"{result.human_normalised:.1%}"
         figures = (f"{s['mean']:.2f}", f"{s['std']:.2f}", f"{s['median']:g}", f"{s['min']:g}", f"{s['max']:g}", human)
         lines.append(f"{path!s:{width}}{result.env_steps:12,}" + "".join(f"{figure:>12}" for figure in figures))
+        lines += [f"  {words}" for words in _cuts(result)]
     return lines
 
 

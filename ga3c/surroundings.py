@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from ga3c.errors import working_directory
+
 _newest: "list[Surroundings]" = []  # at most one
 
 
@@ -25,8 +27,12 @@ class Surroundings:
 
     @classmethod
     def now(cls) -> Self:
-        """As they are; paths are shown relative to this working directory from now on."""
-        found = cls(Path.cwd(), _umask(), dict(os.environ))
+        """As they are; paths are shown relative to this working directory from now on.
+
+        Raises:
+          UsageError: the working directory has been deleted.
+        """
+        found = cls(Path(working_directory()), _umask(), dict(os.environ))
         _newest[:] = [found]
         return found
 

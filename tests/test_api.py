@@ -225,7 +225,7 @@ def test_the_options_of_train_and_make_vec_are_those_of_the_configurations():
     assert set(options) == set(config)
     assert {n: kind for n, kind in options.items() if n not in own} == {n: k for n, k in config.items() if n not in own}
     treatment = get_type_hints(EnvConfig)
-    del treatment["id"]
+    del treatment["id"], treatment["max_episode_steps"]  # which an evaluation alone sets
     assert get_type_hints(EnvOptions) == treatment
 
 
@@ -285,20 +285,18 @@ def test_make_vec_gives_pong_as_it_is_in_training():
 
 def test_make_vec_is_a_vector_environment_whose_games_a_policy_plays(tmp_path):
     policy = ga3c.load(train(tmp_path / "run", total_steps=200).folder)
-    games = gymnasium.wrappers.vector.RecordEpisodeStatistics(
-        ga3c.make_vec(policy.config.env_config(), 3), stats_key="recorded"
-    )
+    games = gymnasium.wrappers.vector.RecordEpisodeStatistics(ga3c.make_vec(policy.config.env_config(), 3))
     first, _ = games.reset(seed=5)
     observations, ended, played = first, np.zeros(3, np.bool_), 0
     while played < 12:
         observations, rewards, terminated, truncated, infos = games.step(policy.act(observations))
         assert (rewards[ended] == 0).all()  # that step has only reset the game
         ended = terminated | truncated
-        assert ("episode" in infos) == ended.any()
+        assert ("game" in infos) == ended.any()
         if ended.any():
-            np.testing.assert_array_equal(infos["_episode"], ended)
-            np.testing.assert_array_equal(infos["episode"]["r"], np.where(ended, infos["recorded"]["r"], 0))
-            np.testing.assert_array_equal(infos["episode"]["l"], np.where(ended, infos["recorded"]["l"], 0))
+            np.testing.assert_array_equal(infos["_game"], ended)
+            np.testing.assert_array_equal(infos["game"]["r"], np.where(ended, infos["episode"]["r"], 0))
+            np.testing.assert_array_equal(infos["game"]["l"], np.where(ended, infos["episode"]["l"], 0))
             played += int(ended.sum())
     assert (games.reset()[0] != first).any()
     np.testing.assert_array_equal(games.reset(seed=5)[0], first)

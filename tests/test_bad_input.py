@@ -23,7 +23,7 @@ from ga3c.cli import run
 from ga3c.config import TrainConfig, config_from_json, read_config
 from ga3c.errors import UsageError
 from ga3c.folder import FORMAT
-from ga3c.metrics import _drop_torn_line
+from ga3c.metrics_writer import _drop_torn_line
 from ga3c.optim import build_optimiser
 
 TRAIN = ["train", "CartPole-v1"]

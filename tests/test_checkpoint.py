@@ -19,7 +19,7 @@ from ga3c.config import TrainConfig
 from ga3c.device import place
 from ga3c.errors import UsageError
 from ga3c.folder import find_checkpoint, list_checkpoints
-from ga3c.metrics import MetricsWriter
+from ga3c.metrics_writer import MetricsWriter
 from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 

@@ -24,7 +24,8 @@ from ga3c.envs.base import check_finite
 from ga3c.envs.envpool_backend import _STATE
 from ga3c.errors import UsageError
 from ga3c.ga3c import Ga3c
-from ga3c.metrics import Meters, MetricsWriter
+from ga3c.metrics import Meters
+from ga3c.metrics_writer import MetricsWriter
 from ga3c.presets import default_config
 from ga3c.rlimits import provide_descriptors
 from ga3c.system import Context

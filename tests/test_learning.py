@@ -139,10 +139,10 @@ def test_evaluation_plays_each_environments_share_of_whole_games():
             return np.ones(len(states), np.int64)
 
     env = make_env(EnvConfig("tests.tiny_envs:TerminalReward-v0"), env_seeds(1, 0, 0, 4))
-    returns, lengths = play(First(), env, 10, greedy=False)
+    games = play(First(), env, 10, greedy=False)
     env.close()
-    assert returns == [1.0] * 10
-    assert lengths == [3] * 10
+    assert [(game.episode_return, game.length, game.is_cut) for game in games] == [(1.0, 3, False)] * 10
+    assert [game.env for game in games] == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
 
 
 def test_human_normalised_scores_are_those_of_the_table():

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from ga3c.envs import Episode
-from ga3c.metrics import Meters, MetricsWriter, UpdateFigures
+from ga3c.metrics import Meters, UpdateFigures
+from ga3c.metrics_writer import MetricsWriter
 
 RATES = {
     "time_s", "env_steps", "frames", "updates", "pps", "tps", "training_samples_per_s", "policy_lag_mean",

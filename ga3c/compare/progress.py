@@ -4,8 +4,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from ga3c.display import make_console, say
 
 _FIRST_OVERHEAD_S = 8.0  # a run's start and end, until the first has shown it
 
@@ -21,7 +22,7 @@ class GridProgress:
         self._overheads: list[float] = []
         self._at_most = "at most " if are_limits else ""
         self._cell_s = self._began = 0.0
-        console = Console()
+        console = make_console()
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[left]}  {task.description}"))
@@ -44,7 +45,7 @@ class GridProgress:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            say(text)
 
     def begin(self, title: str, minutes: float) -> None:
         """A cell begins."""
@@ -52,7 +53,7 @@ class GridProgress:
         if self._bar is not None:
             self._bar.update(self._task, description=title)
         else:
-            print(f"[{self._done + 1}/{self._total}] {title}; {self.left}", flush=True)
+            say(f"[{self._done + 1}/{self._total}] {title}; {self.left}")
         self.tick()
 
     def tick(self) -> None:

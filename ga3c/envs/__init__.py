@@ -29,6 +29,7 @@ __all__ = [
     "cores_to_make",
     "env_seeds",
     "env_spec",
+    "envs_in_one_process",
     "load_backends",
     "make_env",
     "make_filmed",
@@ -66,6 +67,14 @@ def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv
 def cores_to_make(config: EnvConfig, num_envs: int) -> int:
     """How many cores ``make_env`` is busy on: EnvPool makes environments in as many threads, Gymnasium in one."""
     return min(num_envs, len(os.sched_getaffinity(0))) if _envpool_name(config) else 1
+
+
+def envs_in_one_process(config: EnvConfig, wanted: int, envs_per_actor: int) -> int:
+    """How many environments a phase beside the training may make in one process.
+
+    EnvPool's share a process safely. Of others, only as many as an actor has are known to do so.
+    """
+    return wanted if _envpool_name(config) else min(wanted, envs_per_actor)
 
 
 def make_filmed(config: EnvConfig, seed: int) -> FilmedEnv:

@@ -31,10 +31,11 @@ class EnvConfig:
       frame_stack: grey 84x84 frames in a state.
       noop_max: no-op actions at the start of a game, at most.
       fire_on_reset: press FIRE at the start of a game that has it.
-      sticky_actions: probability that the last action is repeated instead of the one given; None is 0.25 for an
-        ``ALE/`` id, as that id means, and 0 for any other.
+      sticky_actions: probability that the last action is repeated instead of the one given; None is what the id means:
+        0.25 for an ``ALE/`` id, what ale-py has registered for another of its ids, and 0 for an id of EnvPool's.
       reward_clip: clip training rewards to [-1, 1]; scores never are.
       episodic_life: a lost life ends an episode for learning; scores are those of whole games.
+      max_episode_steps: agent steps after which an episode is cut; None leaves that to the environment.
     """
 
     id: str
@@ -46,6 +47,7 @@ class EnvConfig:
     sticky_actions: float | None = None
     reward_clip: bool = True
     episodic_life: bool = False
+    max_episode_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,21 +164,24 @@ class FilmedEnv(VectorEnv, Protocol):
 
 
 def is_ale(config: EnvConfig) -> bool:
-    """Whether the id is one of the Arcade Learning Environment's own."""
-    return config.id.startswith("ALE/")
+    """Whether the id is of the form that only the Arcade Learning Environment has."""
+    return config.id.rpartition(":")[2].startswith("ALE/")
 
 
 def atari_game(env_id: str) -> str:
     """The game in lower case, as in ``ms_pacman`` for ``ALE/MsPacman-v5``; the id must be one of an Atari game."""
-    name = env_id.rpartition(":")[2].removeprefix("ALE/").partition("-")[0]
+    name = env_id.rpartition(":")[2].removeprefix("ALE/").partition("-")[0].removesuffix("NoFrameskip")
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def sticky_actions(config: EnvConfig) -> float:
-    """ALE/X-v5 means sticky actions, unless a probability was asked for."""
-    if config.sticky_actions is not None:
-        return config.sticky_actions
-    return ALE_STICKY_ACTIONS if is_ale(config) else 0.0
+def sticky_actions(config: EnvConfig, of_id: float) -> float:
+    """The probability that was asked for, else what the id means."""
+    return of_id if config.sticky_actions is None else config.sticky_actions
+
+
+def atari_limit(config: EnvConfig) -> int:
+    """Agent steps after which a game is cut."""
+    return min(ATARI_MAX_EPISODE_STEPS, config.max_episode_steps or ATARI_MAX_EPISODE_STEPS)
 
 
 def check_autoreset(env_id: str, metadata: dict[str, Any]) -> None:
@@ -210,8 +215,8 @@ def check_spaces(env_id: str, observations: object, actions: object) -> tuple[tu
     return tuple(observations.shape), dtype, int(actions.n)
 
 
-def atari_protocol(config: EnvConfig, backend: str) -> str:
-    """Says in words what is done to the game."""
+def atari_protocol(config: EnvConfig, backend: str, sticky: float) -> str:
+    """Says in words what is done to the game; ``sticky`` is the probability of sticky actions."""
     if backend == "EnvPool":
         noops = max(1, config.noop_max)
         starts = f"0 to {noops - 1} no-ops" if config.fire_on_reset else f"1 to {noops} no-ops"
@@ -223,9 +228,9 @@ def atari_protocol(config: EnvConfig, backend: str) -> str:
         [
             f"{backend}, frame skip {config.frame_skip}, {config.frame_stack} grey 84x84 frames",
             f"{starts} at the start",
-            f"sticky actions {sticky_actions(config):g}",
+            f"sticky actions {sticky:g}",
             f"training rewards {'clipped to [-1, 1]' if config.reward_clip else 'not clipped'}",
             f"a lost life {'ends' if config.episodic_life else 'does not end'} an episode",
-            f"a game is cut after {ATARI_MAX_EPISODE_STEPS} steps",
+            f"a game is cut after {atari_limit(config)} steps",
         ]
     )

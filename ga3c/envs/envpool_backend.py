@@ -14,20 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ga3c.envs.base import (
+    ALE_STICKY_ACTIONS,
     ATARI_FPS,
-    ATARI_MAX_EPISODE_STEPS,
     DEFAULT_FPS,
     EnvConfig,
     EnvError,
     EnvSpec,
     Step,
     any_of,
+    atari_limit,
     atari_protocol,
     check_autoreset,
     check_finite,
     check_spaces,
+    is_ale,
     sticky_actions,
 )
+from ga3c.errors import working_directory
 
 # Gymnasium says this of each space that EnvPool makes with float64 bounds; whoever trains can do nothing about it.
 warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32.*", category=UserWarning)
@@ -44,6 +47,7 @@ _DEFERRED = "envpool.jumanji.registration"
 def _envpool() -> ModuleType:
     """The library, but for what is deferred. Its import takes most of a second, and comes when it is needed."""
     if "envpool" not in sys.modules:
+        working_directory()  # without one, its import aborts the process
         sys.modules[_DEFERRED] = ModuleType(_DEFERRED)
         try:
             import envpool
@@ -73,31 +77,41 @@ def known_ids() -> list[str]:
     return ids
 
 
-def _settings(config: EnvConfig, name: str) -> dict[str, Any]:
-    if "noop_max" not in _envpool().make_spec(name).config._fields:
-        return {}
-    return {
+def _sticky(config: EnvConfig) -> float:
+    return sticky_actions(config, ALE_STICKY_ACTIONS if is_ale(config) else 0.0)
+
+
+def _settings(config: EnvConfig, name: str) -> tuple[dict[str, Any], bool]:
+    """What EnvPool is to be made with, and whether it is an Atari game."""
+    known = _envpool().make_spec(name).config
+    if "noop_max" not in known._fields:
+        # Some games of EnvPool's take no limit: those end by themselves.
+        if config.max_episode_steps is None or "max_episode_steps" not in known._fields:
+            return {}, False
+        return {"max_episode_steps": min(config.max_episode_steps, known.max_episode_steps)}, False
+    settings = {
         "frame_skip": config.frame_skip,
         "stack_num": config.frame_stack,
         # EnvPool plays 0 to noop_max - 1 no-ops and FIRE, or 1 to noop_max where FIRE is off; 0 makes it crash.
         "noop_max": max(1, config.noop_max),
         "use_fire_reset": config.fire_on_reset,
-        "repeat_action_probability": sticky_actions(config),
+        "repeat_action_probability": _sticky(config),
         "reward_clip": config.reward_clip,
         "episodic_life": config.episodic_life,
-        "max_episode_steps": ATARI_MAX_EPISODE_STEPS,
+        "max_episode_steps": atari_limit(config),
     }
+    return settings, True
 
 
 def spec(config: EnvConfig, name: str) -> EnvSpec:
     """See ``env_spec``; ``name`` is EnvPool's."""
-    settings = _settings(config, name)
+    settings, atari = _settings(config, name)
     made = _envpool().make_spec(name, **settings)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
     shape, dtype, num_actions = check_spaces(config.id, observations, actions)
-    protocol = atari_protocol(config, "EnvPool") if settings else "none"
-    frames = config.frame_skip if settings else 1
-    game = str(made.config.task) if settings else None
+    protocol = atari_protocol(config, "EnvPool", _sticky(config)) if atari else "none"
+    frames = config.frame_skip if atari else 1
+    game = str(made.config.task) if atari else None
     return EnvSpec(name, "envpool", shape, dtype, num_actions, frames, game, protocol)
 
 
@@ -143,10 +157,10 @@ class EnvPoolEnv:
     def __init__(self, config: EnvConfig, name: str, seeds: list[int], threads: int, *, filmed: bool = False) -> None:
         """``threads`` is 1 in an actor: the other cores belong to the other actors. ``filmed``: as ``FilmedEnv``."""
         self.num_envs = len(seeds)
-        settings = _settings(config, name)
+        settings, self._atari = _settings(config, name)
         self.fps = DEFAULT_FPS
         if filmed:
-            self.fps = ATARI_FPS / config.frame_skip if settings else _usual_fps(name)
+            self.fps = ATARI_FPS / config.frame_skip if self._atari else _usual_fps(name)
         film = {"render_mode": "rgb_array"} if filmed else {}
         library = _envpool()
         with _maker_gives_way():
@@ -155,7 +169,6 @@ class EnvPoolEnv:
             )
         check_autoreset(config.id, self._env.metadata)
         self._dtype = spec(config, name).observation_dtype
-        self._atari = bool(settings)
         (action,) = (n for n in self._env._action_keys if n not in _ENV_IDS)
         ids = np.arange(len(seeds), dtype=np.int32)
         self._actions = np.zeros(len(seeds), self._env.spec.action_array_spec[action].dtype)

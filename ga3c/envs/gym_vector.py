@@ -19,8 +19,8 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[A
 
     The step after an episode's end only resets: its action is ignored and its reward is 0. ``infos`` has
     ``game_reward`` [N] float32, never clipped; ``game_over`` [N] bool, whether a whole game ended, which a lost life is
-    not; and where one did, ``episode`` with the returns ``r`` and lengths ``l`` of those games, as Gymnasium's
-    ``RecordEpisodeStatistics`` has them.
+    not; and where one did, ``game`` with the returns ``r`` and lengths ``l`` of those games, and the mask ``_game``.
+    (``episode`` is what Gymnasium's ``RecordEpisodeStatistics`` adds, of clipped rewards.)
     """
 
     def __init__(self, config: EnvConfig, num_envs: int, seed: int) -> None:
@@ -76,7 +76,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[A
             for k, game in games:
                 returns[k], lengths[k] = game.episode_return, game.length
             self._player.episodes.clear()
-            infos |= {"episode": {"r": returns, "l": lengths}, "_episode": infos["game_over"]}
+            infos |= {"game": {"r": returns, "l": lengths}, "_game": infos["game_over"]}
         return np.copy(step.states), np.copy(step.rewards), step.terminated, step.truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -1,6 +1,5 @@
 """Gymnasium's environments, and the user's own, behind the same protocol."""
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Callable
@@ -13,21 +12,18 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from ga3c.envs.atari import AtariGame, find_game, make_game, register_games
 from ga3c.envs.base import (
     ATARI_FPS,
-    ATARI_MAX_EPISODE_STEPS,
     DEFAULT_FPS,
     EnvConfig,
     EnvError,
     EnvSpec,
     Step,
     any_of,
-    atari_game,
     atari_protocol,
     check_autoreset,
     check_spaces,
-    is_ale,
-    sticky_actions,
 )
 from ga3c.envs.envpool_backend import known_ids
 from ga3c.errors import UsageError, nearest
@@ -37,20 +33,6 @@ T = TypeVar("T")
 
 _TOLERANCE = 1e-4
 _LARGEST = float(np.finfo(np.float32).max)  # in which states and rewards are kept
-
-
-class FireOnReset(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Presses FIRE at the start of a game that waits for it, as EnvPool does."""
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Resets, then presses FIRE if the game knows that button."""
-        observation, info = self.env.reset(**kwargs)
-        meanings = self.env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
-        if "FIRE" in meanings:
-            observation, _, terminated, truncated, info = self.env.step(meanings.index("FIRE"))
-            if terminated or truncated:
-                observation, info = self.env.reset(**kwargs)
-        return observation, info
 
 
 def _check_id(config: EnvConfig) -> None:
@@ -68,15 +50,8 @@ def _check_id(config: EnvConfig) -> None:
                 f"environment {config.id!r}: importing {module!r} gave {type(error).__name__}: {error};"
                 " expected a module before ':' that registers the environment"
             ) from None
-    if is_ale(config):
-        if importlib.util.find_spec("ale_py") is None or importlib.util.find_spec("cv2") is None:
-            raise UsageError(
-                f"environment {config.id!r} on Gymnasium needs ale-py and OpenCV: pip install 'ga3c[ale]',"
-                " or leave --backend at auto to play it on EnvPool"
-            )
-        import ale_py
-
-        gymnasium.register_envs(ale_py)
+    if name not in gymnasium.registry:
+        register_games(config)
     if name in gymnasium.registry:
         return
     known = [*gymnasium.registry, *(known_ids() if config.backend == "auto" and not module else [])]
@@ -87,30 +62,21 @@ def _check_id(config: EnvConfig) -> None:
     raise UsageError(f"{where} environment {config.id!r}{near}")
 
 
-def _make_single(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+def _make_single(config: EnvConfig, game: AtariGame | None, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     # Environments need not know of a render mode.
     drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    if not is_ale(config):
-        return gymnasium.make(config.id, **drawn)
-    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-
-    env = gymnasium.make(
-        config.id,
-        frameskip=1,
-        repeat_action_probability=sticky_actions(config),
-        max_num_frames_per_episode=ATARI_MAX_EPISODE_STEPS * config.frame_skip,
-        **drawn,
-    )
-    env = AtariPreprocessing(env, noop_max=config.noop_max, frame_skip=config.frame_skip)
-    if config.fire_on_reset:
-        env = FireOnReset(env)
-    return FrameStackObservation(env, config.frame_stack)
+    env = gymnasium.make(config.id, **drawn) if game is None else make_game(config, game, **drawn)
+    if config.max_episode_steps is None:
+        return env
+    return gymnasium.wrappers.TimeLimit(env, config.max_episode_steps)
 
 
-def _make_checked(config: EnvConfig, render_mode: str | None, index: int, undo: ExitStack) -> gymnasium.Env[Any, Any]:
+def _make_checked(
+    config: EnvConfig, game: AtariGame | None, render_mode: str | None, index: int, undo: ExitStack
+) -> gymnasium.Env[Any, Any]:
     try:
         with contained():
-            env = HeldToItsWord(_make_single(config, render_mode), index)
+            env = HeldToItsWord(_make_single(config, game, render_mode), index)
     except USER_ERRORS as error:
         raise EnvError(f"environment {index} cannot be made: {type(error).__name__}: {error}") from error
     undo.callback(env.close)
@@ -128,11 +94,12 @@ def _close(env: gymnasium.Env[Any, Any]) -> None:
 def spec(config: EnvConfig) -> EnvSpec:
     """See ``env_spec``; makes one environment to look at its spaces."""
     _check_id(config)
+    game = find_game(config)
     if config.episodic_life:
         raise UsageError(f"--episodic-life needs --backend envpool and an Atari game, got {config.id!r} on Gymnasium")
     try:
         with contained():
-            env = _make_single(config)
+            env = _make_single(config, game)
     except USER_ERRORS as error:
         raise UsageError(f"environment {config.id!r} cannot be made: {type(error).__name__}: {error}") from None
     try:
@@ -140,14 +107,17 @@ def spec(config: EnvConfig) -> EnvSpec:
     finally:
         _close(env)
     name = config.id.rpartition(":")[2]
-    if not is_ale(config):
+    if game is None:
         return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
-    protocol = atari_protocol(config, "Gymnasium")
-    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, atari_game(name), protocol)
+    protocol = atari_protocol(config, "Gymnasium", game.sticky_actions)
+    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, game.game, protocol)
 
 
 class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Turns what one environment raises, or returns against its own spaces, into a sentence that names it."""
+    """Turns what one environment raises, or returns against its own spaces, into a sentence that names it.
+
+    ``info`` is dropped: nothing here reads it, and Gymnasium cannot put every two of them together.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
         """``index`` is its name in the sentence."""
@@ -164,16 +134,16 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """See ``gymnasium.Env``; raises ``EnvError``."""
         try:
-            state, info = self.env.reset(**kwargs)
+            state, _ = self.env.reset(**kwargs)
         except USER_ERRORS as error:
             raise EnvError(f"{self._name} raised {type(error).__name__} in reset: {error}") from error
         self._check(state)
-        return state, info
+        return state, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """See ``gymnasium.Env``; raises ``EnvError``."""
         try:
-            state, reward, terminated, truncated, info = self.env.step(action)
+            state, reward, terminated, truncated, _ = self.env.step(action)
         except USER_ERRORS as error:
             raise EnvError(f"{self._name} raised {type(error).__name__} in step: {error}") from error
         self._check(state)
@@ -183,7 +153,7 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
             finite = False
         if not finite:
             raise EnvError(f"{self._name} returned the reward {reward!r}; a finite number would be right")
-        return state, reward, terminated, truncated, info
+        return state, reward, terminated, truncated, {}
 
     def close(self) -> None:
         """Closes the environment, once; what that raises becomes a warning, since nothing is left to be lost."""
@@ -222,14 +192,15 @@ class GymnasiumEnv:
     def __init__(self, config: EnvConfig, seeds: list[int], *, filmed: bool = False) -> None:
         """``filmed``: as ``FilmedEnv``."""
         _check_id(config)
+        game = find_game(config)
         render_mode = "rgb_array" if filmed else None
         self.num_envs = len(seeds)
         self._seeds: list[int | None] = [*seeds]
-        self._clip = config.reward_clip and is_ale(config)
+        self._clip = config.reward_clip and game is not None
         self._process = os.getpid()
         with ExitStack() as undo:  # closes those that were made, where a later one fails
             self._env = gymnasium.vector.SyncVectorEnv(
-                [partial(_make_checked, config, render_mode, index, undo) for index in range(len(seeds))],
+                [partial(_make_checked, config, game, render_mode, index, undo) for index in range(len(seeds))],
                 autoreset_mode=AutoresetMode.NEXT_STEP,
                 copy=False,
             )
@@ -237,7 +208,7 @@ class GymnasiumEnv:
             undo.pop_all()
         says = self._env.envs[0].metadata.get("render_fps")
         usual = says if isinstance(says, int | float) and 1 <= says <= 1000 else DEFAULT_FPS
-        self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(usual)
+        self.fps = ATARI_FPS / config.frame_skip if game is not None else float(usual)
         space = self._env.single_observation_space
         self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
 

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
+from ga3c.display import make_console
+from ga3c.errors import UsageError
 from ga3c.play.game import Moment
 
 _LINES = 2  # of the terminal that are not the picture's
@@ -18,8 +20,14 @@ _LINES = 2  # of the terminal that are not the picture's
 
 @contextmanager
 def terminal(actions: list[str], console: Console | None = None) -> Iterator[Callable[[Moment, Image.Image], bool]]:
-    """Gives what shows a moment, as large as the terminal allows, until the end; ``actions`` are the actions' names."""
-    console = console or Console()
+    """Gives what shows a moment, as large as the terminal allows, until the end; ``actions`` are the actions' names.
+
+    Raises:
+      UsageError: the terminal has no half blocks.
+    """
+    console = console or make_console()
+    if not console.encoding.startswith("utf"):
+        raise UsageError(f"--live: got a terminal with encoding {console.encoding}; expected UTF-8, or --out FILE")
     with Live(console=console, auto_refresh=False) as live:
 
         def show(moment: Moment, _: Image.Image) -> bool:

@@ -78,13 +78,15 @@ class Run:
         if not self.evaluations:
             return None
         newest = self.evaluations[-1]
-        return f"{len(newest['returns'])} games, {'greedy' if newest.get('greedy') else 'sampled'}"
+        limit = newest.get("max_episode_steps")
+        cut = f", cut after {limit} steps" if _is_number(limit) else ""
+        return f"{len(newest['returns'])} games, {'greedy' if newest.get('greedy') else 'sampled'}{cut}"
 
     def normalised(self, score: float | None) -> float | None:
         """Of a mean return; None where the references are not known."""
         if score is None or self.facts.get("protocol", "none") == "none":  # no Atari game
             return None
-        return human_normalised(atari_game(self.config.env), score)
+        return human_normalised(str(self.facts.get("game", atari_game(self.config.env))), score)
 
     def curve(self, x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Two figures of the windows that have both; [N] float64 each."""
@@ -172,10 +174,15 @@ def _read_metrics(path: Path, notes: list[str]) -> _Metrics:
             rates = _numbers(line)
             if not {"time_s", "env_steps", "frames"} <= rates.keys():
                 continue
-            while found.rates and found.rates[-1]["time_s"] >= rates["time_s"]:
-                found.rates.pop()  # a resume began before it
+            while found.rates and _is_after_resume(found.rates[-1], rates):
+                found.rates.pop()
             found.rates.append(rates)
     return found
+
+
+def _is_after_resume(line: Line, next_line: Line) -> bool:
+    """Whether a run was killed after ``line``, and resumed from a checkpoint before it: time or steps go back."""
+    return bool(line["time_s"] >= next_line["time_s"] or line["env_steps"] > next_line["env_steps"])
 
 
 def _lines(path: Path, notes: list[str]) -> Iterator[Line]:

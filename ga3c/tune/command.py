@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 
 from ga3c.config import TrainConfig
-from ga3c.display import say_error
+from ga3c.display import make_console, say, say_error
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
 from ga3c.folder import check_out
@@ -130,7 +129,7 @@ def _search(options: TuneOptions, config: TrainConfig, spec: EnvSpec) -> tuple[T
 @contextlib.contextmanager
 def _display() -> Iterator["_Show"]:
     """A live table on a terminal, else a line for each trial."""
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
         yield _Show(None)
         return
@@ -147,7 +146,7 @@ class _Show:
             self._live.update(report.live_table(trials, left_s, now), refresh=True)
             return
         best = f"; best so far {trials.mean(trials.ranking()[0]):,.0f} a second" if trials.windows else ""
-        print(f"{max(0, left_s):4.0f} s left  {now}{best}", flush=True)
+        say(f"{max(0, left_s):4.0f} s left  {now}{best}")
 
 
 def _leave(options: TuneOptions, config: TrainConfig, spec: EnvSpec, trials: Trials, folder: Path) -> None:
