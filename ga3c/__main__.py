@@ -1,12 +1,12 @@
 """``python -m ga3c`` and the ``ga3c`` command."""
 
-import contextlib
 import gc
 import os
 import signal
 import sys
 from types import FrameType
 
+from ga3c.late import leave, leave_threads, threads_are_left
 from ga3c.signals import asking
 
 _COLLECT_EVERY = 50_000  # objects, instead of 700: imports make many that stay, and looking through them takes 0.3 s
@@ -25,14 +25,19 @@ def main() -> None:
 
     if sys.argv[1:2] == ["train"]:
         setproctitle("ga3c: learner")  # here alone: a program that calls ga3c.train keeps its own
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except BaseException:
+        if not threads_are_left():
+            raise
+        sys.excepthook(*sys.exc_info())
+        code = 1
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
     if code == 2:  # A slip of the finger is answered at once: to unload torch, of no use yet, would take 0.4 s.
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError, ValueError):  # nobody listens
-                stream.flush()
-        os._exit(code)
+        leave(code)
+    if threads_are_left():
+        leave_threads(code)
     sys.exit(code)
 
 
