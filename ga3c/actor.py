@@ -105,7 +105,7 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     at_once = max(1, len(os.sched_getaffinity(0)) // cores_to_make(config, layout.envs))
     with _in_turn(index, settings["first"], at_once):
         slab.begun[0] = True
-        env = make_env(config, seeds)
+        env = make_env(config, seeds, in_worker=True)
     Actor(env, slab, ActorPort(end, layout.segments)).run()
 
 

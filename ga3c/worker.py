@@ -223,7 +223,7 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
             precision=settings["precision"],
         )
     os.close(memory_fd)
-    player = Player(make_env(config.env_config(), env_seeds(seed, index, generation, 1)))
+    player = Player(make_env(config.env_config(), env_seeds(seed, index, generation, 1), in_worker=True))
     Worker(
         replica,
         player,
