@@ -107,9 +107,11 @@ def train(
     Ctrl-C ends the run with a checkpoint, and is a KeyboardInterrupt then; SIGTERM likewise ends the process then. A
     second one does so at once. In a thread other than the main one a run hears no signals: a callback can stop it.
 
-    What is left in the process: its malloc keeps freed memory, as fast training needs. Actors are processes of their
-    own, which import the environment's module, and nothing of ``__main__``. An environment that does not come back from
-    being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could reach it.
+    What is left in the process: its malloc keeps freed memory, as fast training needs; and perhaps a thread that was
+    still busy with a batch, for which the program's end waits (a minute at most; then the exit code is 1). Actors are
+    processes of their own, which import the environment's module, and nothing of ``__main__``. An environment that does
+    not come back from being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception
+    could reach it.
 
     Args:
       env: as on the command line: ``Pong-v5`` where nothing is said, or the resumed run's.

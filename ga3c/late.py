@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-# For threads, once a program has ended. They had seconds before, but a batch takes tens of them on a machine with far more
-# to do than it has cores.
+# For threads, once a program has ended. They had seconds before, but on a machine with far more to do than it has cores
+# a batch takes tens of them.
 _QUIET_S, _WAIT_S = 5.0, 60.0
 
 

@@ -171,7 +171,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(tmp_path, capsys):
     assert len(again.asked) == 2
 
 
-def test_a_run_that_was_never_warm_has_failed_after_the_longest_that_it_is_given(tmp_path, capsys):
+def test_a_run_that_never_became_warm_fails_at_the_bound(tmp_path, capsys):
     train = FakeTrain()
     what = dataclasses.replace(WHAT, modes=("a2c",), networks=("small",), repeats=1, warm_up_s=60.0)
     (made,) = compare(what, tmp_path, runner=train)
@@ -183,7 +183,7 @@ def test_a_run_that_was_never_warm_has_failed_after_the_longest_that_it_is_given
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_on_a_busy_machine_is_given_the_time_that_it_needs_and_is_done(tmp_path):
+def test_a_run_on_a_busy_machine_is_given_the_time_that_it_needs(tmp_path):
     class BusyTrain(FakeTrain):
         def lines(self, said):
             """No actor plays before 50 s."""

@@ -152,7 +152,7 @@ def test_the_thread_that_makes_envpools_buffers_gives_way_and_those_that_play_do
     env.close()
 
 
-def test_no_thread_of_the_learners_own_environments_gives_way_so_that_it_ends_on_a_busy_machine():
+def test_no_thread_of_the_learners_own_environments_gives_way():
     earlier = set(os.listdir("/proc/self/task"))
     env = make_env(EnvConfig("Pong-v5"), [1, 2], threads=2)
     policies = [os.sched_getscheduler(int(name)) for name in set(os.listdir("/proc/self/task")) - earlier]

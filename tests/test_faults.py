@@ -497,7 +497,7 @@ def busy_core(count):
         ("time.sleep(100)", "", "ga3c: making X-v0 has not ended in 3 s; --actor-timeout allows more\n"),
     ],
 )
-def test_what_waits_for_a_core_that_others_use_is_not_taken_for_hung(doing, out, err):
+def test_what_waits_for_a_core_is_not_taken_for_hung(doing, out, err):
     code = """
 import os, sys, time
 from ga3c import watchdog

@@ -55,7 +55,7 @@ def test_a_command_ends_with_its_code_though_a_thread_is_late(tmp_path):
     assert totals["env_steps"] == totals["samples_trained"] + totals["samples_in_flight"]
 
 
-def test_a_command_that_raises_ends_with_its_traceback_though_a_thread_is_late(tmp_path):
+def test_a_command_that_raises_beside_a_late_thread_shows_its_traceback(tmp_path):
     before = "import ga3c.run; ga3c.run._Session._say_end = lambda session: 1 / 0"
     ended = python(command(before), tmp_path)
     assert ended.returncode == 1
@@ -72,7 +72,7 @@ def test_a_program_ends_as_it_wants_to_though_a_thread_is_late(tmp_path, after, 
     assert words in ended.stderr
 
 
-def test_a_program_waits_for_a_late_thread_no_longer_than_a_bound_and_says_so(tmp_path):
+def test_a_program_waits_for_a_late_thread_within_a_bound(tmp_path):
     before = (
         "import atexit; atexit.register(print, 'an exit handler ran'); ga3c.late._QUIET_S = ga3c.late._WAIT_S = 0.1"
     )
@@ -85,7 +85,7 @@ def test_a_program_waits_for_a_late_thread_no_longer_than_a_bound_and_says_so(tm
     assert "an exit handler ran" in ended.stdout
 
 
-def test_a_program_that_ends_while_a_thread_of_its_own_trains_ends_in_order(tmp_path):
+def test_a_program_that_ends_while_its_own_thread_trains_ends_in_order(tmp_path):
     text = f"""
 import threading, time, ga3c
 options = {LONG | {"minutes": 5.0}}
