@@ -158,7 +158,7 @@ def _step(env_id: str, seed: int, steps: Any) -> None:
     """Steps one game for as long as its parent lives, and counts in its own place of ``steps``."""
     stay_on_one_core(seed, len(steps))
     parent = os.getppid()
-    env = make_env(EnvConfig(env_id), [seed])
+    env = make_env(EnvConfig(env_id), [seed], in_worker=True)
     env.reset()
     draw = np.random.default_rng(seed)
     actions = draw.integers(0, env_spec(EnvConfig(env_id)).num_actions, (1000, 1))

@@ -288,7 +288,7 @@ def work(config: TrainConfig, spec: EnvSpec, job: Job, index: int) -> tuple[Call
 
 
 def _environments(config: TrainConfig, spec: EnvSpec, job: Job, index: int) -> tuple[Any, int]:
-    env = make_env(config.env_config(), env_seeds(1, index, 0, job.size))
+    env = make_env(config.env_config(), env_seeds(1, index, 0, job.size), in_worker=True)
     env.reset()
     draw = np.random.default_rng(index)
     actions = draw.integers(0, spec.num_actions, (256, job.size))

@@ -101,7 +101,7 @@ def _fit(options: Options, path: Path) -> None:
 
 def _keep_busy(env_id: str) -> None:
     os.sched_setaffinity(0, {_ACTOR_CORE})
-    env = make_env(EnvConfig(env_id), list(range(8)))
+    env = make_env(EnvConfig(env_id), list(range(8)), in_worker=True)
     env.reset()
     actions = np.zeros(env.num_envs, np.int64)
     parent = os.getppid()

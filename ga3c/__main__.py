@@ -1,6 +1,5 @@
 """``python -m ga3c`` and the ``ga3c`` command."""
 
-import contextlib
 import gc
 import io
 import os
@@ -9,6 +8,7 @@ import sys
 from types import FrameType
 
 from ga3c import descendants
+from ga3c.late import leave, leave_threads, threads_are_left
 from ga3c.signals import asking
 
 _COLLECT_EVERY = 50_000  # objects, instead of 700: imports make many that stay, and looking through them takes 0.3 s
@@ -30,15 +30,21 @@ def main() -> None:
         setproctitle("ga3c: learner")  # here alone: a program that calls ga3c.train keeps its own
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode, it shows as an escape
         sys.stdout.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except BaseException:
+        if not threads_are_left():
+            raise
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        descendants.end_adopted(())  # what users' modules have started: it would keep a pipe behind this command open
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
-    descendants.end_adopted(())  # what users' modules have started here: it would keep a pipe behind this command open
     if code == 2:  # A slip of the finger is answered at once: to unload torch, of no use yet, would take 0.4 s.
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError, ValueError):  # nobody listens
-                stream.flush()
-        os._exit(code)
+        leave(code)
+    if threads_are_left():
+        leave_threads(code)
     sys.exit(code)
 
 

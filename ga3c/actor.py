@@ -122,7 +122,7 @@ def main(
     with contextlib.suppress(ChannelClosed):
         with _in_turn(index, settings["first"], at_once, end):
             slab.begun[0] = True
-            env = make_env(config, seeds)
+            env = make_env(config, seeds, in_worker=True)
             at_end.callback(env.close)
         Actor(env, slab, ActorPort(end, layout.segments)).run()
 

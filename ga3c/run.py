@@ -244,13 +244,18 @@ class _Session:
 
     def _totals(self) -> dict[str, Any]:
         """What became of every step of this process: the last line of its metrics."""
-        account = self._system.account()
+        while True:  # a thread that is late may count while it is read
+            counted = self._meters.env_steps, self._meters.samples
+            account = self._system.account()
+            if counted == (self._meters.env_steps, self._meters.samples):
+                break
+        env_steps, samples = counted
         return {
             "kind": "totals",
             "time_s": round(self._meters.time_s, 3),
-            "env_steps": self._meters.env_steps,
+            "env_steps": env_steps,
             "resumed_steps": self._resumed_steps,
-            "samples_trained": self._meters.samples,
+            "samples_trained": samples,
             "samples_dropped": account.dropped,
             "samples_in_flight": account.in_flight,
         }

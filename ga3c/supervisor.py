@@ -19,6 +19,7 @@ from ga3c.descendants import end_started_by
 from ga3c.envs import EnvError
 from ga3c.errors import UsageError, WorkerError
 from ga3c.forkserver import ForkServer
+from ga3c.late import RoleThread
 
 MAX_DEATHS = 5  # in a row, of one actor, without a rollout: then it is not bad luck
 _LONGEST_LOOK_S = 1.0
@@ -70,8 +71,8 @@ class ThreadGroup:
         self._role = role
         self._make = make
         self._failures = failures
-        self._threads: list[tuple[threading.Thread, threading.Event]] = []
-        self._leaving: list[threading.Thread] = []
+        self._threads: list[RoleThread] = []
+        self._leaving: list[RoleThread] = []
 
     def __len__(self) -> int:
         return len(self._threads)
@@ -80,14 +81,12 @@ class ThreadGroup:
         """Starts threads, or asks the newest to leave; they finish the batch in hand."""
         self._leaving = [thread for thread in self._leaving if thread.is_alive()]
         while len(self._threads) > count:
-            thread, stop = self._threads.pop()
-            stop.set()
+            thread = self._threads.pop()
+            thread.stop.set()
             self._leaving.append(thread)
         while len(self._threads) < count:
-            stop = threading.Event()
-            name = f"{self._role} {len(self._threads)}"
-            thread = threading.Thread(target=self._run, args=(name, stop), name=name, daemon=True)
-            self._threads.append((thread, stop))
+            thread = RoleThread(f"{self._role} {len(self._threads)}", self._run)
+            self._threads.append(thread)
             thread.start()
 
     def _run(self, name: str, stop: threading.Event) -> None:

@@ -230,7 +230,7 @@ def main(
             precision=settings["precision"],
         )
     os.close(memory_fd)
-    env = make_env(config.env_config(), env_seeds(seed, index, generation, 1))
+    env = make_env(config.env_config(), env_seeds(seed, index, generation, 1), in_worker=True)
     at_end.callback(env.close)
     player = Player(env)
     Worker(

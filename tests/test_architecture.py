@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "ga3c"
 # What each room may import of the package. A row names everything that is allowed, so that a new arrow is a decision.
 ALLOWED = {
     "__init__": {"api", "envs", "errors", "events", "policy"},
-    "__main__": {"cli", "descendants", "signals"},
+    "__main__": {"cli", "descendants", "late", "signals"},
     "errors": set(),
     "returns": set(),
     "curves": {"errors"},
@@ -41,6 +41,7 @@ ALLOWED = {
     "metrics": {"envs", "events", "machine"},
     "metrics_writer": set(),
     "resident": {"slabs"},
+    "late": set(),
     "locks": set(),
     "cuda": set(),
     "device": {"choices", "curves", "errors"},
@@ -60,7 +61,7 @@ ALLOWED = {
     "rlimits": {"errors"},
     "scheduling": set(),
     "signals": set(),
-    "supervisor": {"channels", "descendants", "envs", "errors", "forkserver"},
+    "supervisor": {"channels", "descendants", "envs", "errors", "forkserver", "late"},
     "config": {"choices", "envs", "errors"},
     "film": {"errors"},
     "presets": {"choices", "config", "curves", "envs", "errors", "film", "folder"},

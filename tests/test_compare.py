@@ -1,5 +1,7 @@
 import dataclasses
+import functools
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -169,9 +171,77 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(tmp_path, capsys):
     assert len(again.asked) == 2
 
 
-def test_a_run_that_was_never_warm_has_failed(tmp_path):
-    made = compare(dataclasses.replace(WHAT, warm_up_s=60.0), tmp_path, runner=FakeTrain())
-    assert all("not yet warm after 30 s" in one["error"] for one in made)
+def test_a_run_that_never_became_warm_fails_at_the_bound(tmp_path, capsys):
+    train = FakeTrain()
+    what = dataclasses.replace(WHAT, modes=("a2c",), networks=("small",), repeats=1, warm_up_s=60.0)
+    (made,) = compare(what, tmp_path, runner=train)
+    assert made["error"] == "it was not warm after 300 s, the most that it is given"
+    assert [float(asked["--minutes"]) for asked in train.asked] == [0.5, 1, 2, 4, 5]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "a run that has not become warm in its time is run again with twice as much, up to 5 minutes"
+    assert "a2c on cpu, small, repeat 1: not warm after 30 s; run again with 60 s" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_on_a_busy_machine_is_given_the_time_that_it_needs(tmp_path):
+    class BusyTrain(FakeTrain):
+        def lines(self, said):
+            """No actor plays before 50 s."""
+            late = [line | {"time_s": line["time_s"] + 48.0} for line in super().lines(said)]
+            cold = {"kind": "rates", "time_s": 48.0, "pps": 0.0}
+            return [line for line in [cold, *late] if line["time_s"] <= 60 * float(said["--minutes"])]
+
+    what = dataclasses.replace(WHAT, modes=("a2c",), networks=("small",), repeats=1)
+    (made,) = compare(what, tmp_path, runner=BusyTrain())
+    assert (made["error"], made["cell"]["minutes"], made["minutes"]) == (None, 0.5, 2.0)
+    assert compare(what, tmp_path, runner=None) == [made], "it is done, as the cell that it is"
+
+
+def test_a_failed_cell_says_how_to_run_it_again(monkeypatch, tmp_path, capsys):
+    def fails(said):
+        return "no" if said["--mode"] == "a2c" else None
+
+    out = tmp_path / "my comparison"
+    asked = [
+        "--env",
+        "CartPole-v1",
+        "--modes",
+        "a2c,a3c",
+        "--networks",
+        "mlp",
+        "--device",
+        "cpu",
+        "--minutes-each",
+        "0.5",
+    ]
+    asked += [
+        "--out",
+        str(out),
+        "--repeats",
+        "2",
+        "--grid",
+        "--modes",
+        "a2c,ga3c",
+        "--grid-actors",
+        "1,2",
+        "--t-max",
+        "4",
+    ]
+    monkeypatch.setitem(MFLOP, "mlp", 0.1)
+
+    def typed(words, train):
+        monkeypatch.setattr("ga3c.compare.command.compare", functools.partial(compare, runner=train))
+        return run_compare(words)
+
+    assert typed(asked, FakeTrain(fails)) == 1
+    before, _, command = capsys.readouterr().err.strip().splitlines()[-1].partition("nothing else: ")
+    assert before.startswith("ga3c compare: ")
+    assert f"\n```sh\n{command}\n```" in (out / "report.md").read_text()
+    again = FakeTrain()
+    assert typed(shlex.split(command)[2:], again) == 0
+    assert [said["--mode"] for said in again.asked] == ["a2c", "a2c"]
+    assert all(said["--t-max"] == "4" for said in again.asked)
+    assert "Failed" not in (out / "report.md").read_text()
 
 
 def test_tuning_takes_the_counts_that_train_fastest_and_keeps_the_trials(tmp_path):

@@ -78,6 +78,7 @@ RULES = [  # the first that fits counts
     Rule("python benchmarks/soak.py --interrupts *", "long", "--interrupts 1 --record record.jsonl"),
     Rule("python benchmarks/soak.py --crashes *", "long", "--crashes 1 --record record.jsonl"),
     Rule("python benchmarks/soak.py *", "long", "--minutes 1 --record record.jsonl"),
+    Rule("python benchmarks/endings.py*", "long", "--runs 1 --busy 4 --record record.jsonl"),
     Rule("python benchmarks/queues.py*", "long", "--seconds 0.1 --kills 1 --repeats 1 --record record.jsonl"),
     Rule("python benchmarks/bad_input.py", "long", "--within-s 60 --record record.jsonl"),
     Rule("python benchmarks/tune.py", "long", "--minutes 0.25 --rounds 1 --final-rounds 0 --record record.jsonl"),

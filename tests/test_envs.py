@@ -137,7 +137,7 @@ def test_the_thread_that_makes_envpools_buffers_gives_way_and_those_that_play_do
         return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0])
 
     earlier = threads()
-    env = make_env(EnvConfig("Pong-v5"), [1, 2])
+    env = make_env(EnvConfig("Pong-v5"), [1, 2], in_worker=True)
     env.reset()
     policies = {thread: os.sched_getscheduler(thread) for thread in threads() - earlier}
     before = {thread: cpu_ns(thread) for thread in policies}
@@ -150,6 +150,15 @@ def test_the_thread_that_makes_envpools_buffers_gives_way_and_those_that_play_do
     assert spent[maker] < 0.5 * spent[busiest], "it is another thread that makes the buffers"
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     env.close()
+
+
+def test_no_thread_of_the_learners_own_environments_gives_way():
+    earlier = set(os.listdir("/proc/self/task"))
+    env = make_env(EnvConfig("Pong-v5"), [1, 2], threads=2)
+    policies = [os.sched_getscheduler(int(name)) for name in set(os.listdir("/proc/self/task")) - earlier]
+    env.close()
+    assert len(policies) >= 3
+    assert os.SCHED_IDLE not in policies
 
 
 class Scripted:

@@ -477,6 +477,45 @@ print("ended")
         assert err == "ga3c: making X-v0 has not ended in 2 s; --actor-timeout allows more\n"
 
 
+@contextlib.contextmanager
+def busy_core(count):
+    """One core, with so many processes that are busy on it."""
+    core = min(os.sched_getaffinity(0))
+    text = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", text]) for _ in range(count)]
+    try:
+        yield core
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("doing", "out", "err"),
+    [
+        ("while time.thread_time() < began + 1: pass", "ended\n", ""),  # 8 s by the clock
+        ("time.sleep(100)", "", "ga3c: making X-v0 has not ended in 3 s; --actor-timeout allows more\n"),
+    ],
+)
+def test_what_waits_for_a_core_is_not_taken_for_hung(doing, out, err):
+    code = """
+import os, sys, time
+from ga3c import watchdog
+watchdog._SHORTEST_S, watchdog._LOOK_S = 3.0, 0.1
+os.sched_setaffinity(0, [int(sys.argv[1])])
+with watchdog.time_limit(0.1, "making X-v0"):
+    began = time.thread_time()
+    exec(sys.argv[2])
+print("ended")
+"""
+    with busy_core(7) as core:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(core), doing], capture_output=True, text=True, check=False, timeout=100
+        )
+    assert (ended.stdout, ended.stderr) == (out, err)
+
+
 def test_more_actors_than_the_soft_limit_of_descriptors_are_forked(tmp_path):
     counts = ["--actors", 40, "--envs-per-actor", 1, "--t-max", 5, "--total-steps", 500]
     run = under("ulimit -Sn 64", "train", "CartPole-v1", *counts, cwd=tmp_path)

@@ -1,8 +1,12 @@
 """The tuner: what it tries and chooses, that its trials are real, and that its preset can be used."""
 
 import json
+import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +16,7 @@ from ga3c.envs import EnvConfig, env_spec
 from ga3c.errors import UsageError
 from ga3c.presets import default_config
 from ga3c.tune.search import Setting, Trials, Window, games_to_try, neighbours, search
-from tests.running import STOP_S, finish, ga3c, roles, wait_for
+from tests.running import ROOT, STOP_S, finish, ga3c, roles, wait_for
 
 START = Setting(actors=4, envs_per_actor=8, predictors=1, trainers=1, min_training_batch=160, max_prediction_batch=128)
 
@@ -161,6 +165,41 @@ def test_a_tuner_that_is_stopped_writes_what_it_found(tmp_path):
     assert "Traceback" not in process.err
     assert (tmp_path / "tuned" / "preset.json").exists() or "before anything was measured" in process.err
     assert wait_for(lambda: not roles(tmp_path), 10)
+
+
+def tuned_with(tmp_path, line):
+    """The exit code and errors of a short search in which ``line`` was said before."""
+    code = f"""
+import sys
+from ga3c import cli
+from ga3c.tune import trials
+{line}
+sys.exit(cli.run(["tune", "CartPole-v1", "--minutes", "0.4", "--out", "tuned", "--actors", "2", "--t-max", "8",
+                  "--min-training-batch", "32"]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    return ended.returncode, ended.stderr
+
+
+def test_a_setting_that_does_not_train_in_time_ends_the_search(tmp_path):
+    late = """
+def system(bench, config, first=trials.Bench._system):
+    trials._START_S = 0.0 if bench._systems else 60.0
+    return first(bench, config)
+trials.Bench._system = system
+"""
+    code, said = tuned_with(tmp_path, late)
+    assert code == 0
+    assert re.fullmatch(r"ga3c tune: \d+ actors of \d+ environments have not trained in 0 s; it ends .*\n", said)
+    assert (tmp_path / "tuned" / "preset.json").exists()
+
+
+def test_a_first_setting_that_does_not_train_in_time_is_a_failure(tmp_path):
+    code, said = tuned_with(tmp_path, "trials._START_S = 0.0")
+    assert (code, said) == (1, "ga3c: 2 actors of 8 environments have not trained in 0 s\n")
 
 
 def test_a_preset_file_changes_the_preset_that_it_names(tmp_path):

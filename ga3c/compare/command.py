@@ -7,7 +7,7 @@ from pathlib import Path
 from ga3c.compare.cells import Row, cell_of
 from ga3c.compare.grid import Stopped, check_folder, compare, failures
 from ga3c.compare.options import CompareOptions, resolve
-from ga3c.compare.record import read_records
+from ga3c.compare.record import command_again, read_records
 from ga3c.compare.report import speed_up_lines, write_report
 from ga3c.display import say_error
 from ga3c.errors import UsageError
@@ -38,6 +38,8 @@ def run_compare(arguments: list[str]) -> int:
     failed = failures(rows)
     for row in failed:
         say_error(f"ga3c compare: {cell_of(row).title} failed: {row['error'].splitlines()[-1]}")
+    if failed:
+        say_error(f"ga3c compare: this runs what failed again, and nothing else: {command_again(rows, folder)}")
     return 1 if failed else 0
 
 

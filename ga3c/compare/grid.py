@@ -35,7 +35,11 @@ from ga3c.errors import UsageError
 from ga3c.machine import commit, machine, versions
 from ga3c.signals import asking
 
-_LATE_S = 120.0  # over its minutes, after which a run is taken to hang
+_LATE_S = 300.0  # over its minutes, after which a run is taken to hang: on a busy machine it takes minutes to begin
+_LONGEST_MIN, _MOST_TIMES = 5.0, 4  # a run that is not warm is run again for longer, up to the larger of these
+
+
+_COLD = "it was not warm"
 
 
 class Stopped(Exception):  # noqa: N818 - a wish, not an error
@@ -103,6 +107,11 @@ class _Runs:
         """Runs what is missing; returns the rows in the order of the comparison."""
         limits = self._what.until_score is not None
         with GridProgress(self._minutes_to_come(), are_limits=limits) as self._progress:
+            if not limits:
+                most = f"{longest_minutes(self._what.minutes_each):g} minutes"
+                self._progress.say(
+                    f"a run that has not become warm in its time is run again with twice as much, up to {most}"
+                )
             tuned = self._tune() if self._what.tune else {}
             for repeat in range(1, self._what.repeats + 1):
                 for cell in self._cells(repeat, tuned):
@@ -167,22 +176,36 @@ class _Runs:
         return row
 
     def _measure(self, cell: Cell) -> Row:
-        """Runs the cell; whatever goes wrong with it is in the row."""
+        """Runs the cell, and again for longer while it does not become warm; the row says what went wrong."""
+        minutes, longest = cell.minutes, longest_minutes(cell.minutes)
+        row = self._attempt(cell, minutes)
+        while row["error"] == _COLD and minutes < longest:
+            more = min(2 * minutes, longest)
+            self._progress.say(f"{cell.title}: not warm after {60 * minutes:.0f} s; run again with {60 * more:.0f} s")
+            minutes = more
+            row = self._attempt(cell, minutes)
+        if row["error"] == _COLD:
+            row["error"] = f"it was not warm after {60 * minutes:.0f} s, the most that it is given"
+        return row
+
+    def _attempt(self, cell: Cell, minutes: float) -> Row:
         folder = self._runs / cell.folder
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was interrupted
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt before
         row = self._facts | {
             "cell": dataclasses.asdict(cell),
             "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
             "load_average_before": round(os.getloadavg()[0], 2),
             "error": None,
+            "minutes": minutes,  # of this run: those of the cell, or more
         }
         watch = self._score_watch(cell, folder)
         seed = self._what.seed + max(0, cell.repeat - 1)
-        arguments = cell.arguments(self._what.env, seed, list(self._what.train_arguments), folder)
+        timed = dataclasses.replace(cell, minutes=minutes)
+        arguments = timed.arguments(self._what.env, seed, list(self._what.train_arguments), folder)
         try:
-            row["error"] = self._runner(arguments, 60 * cell.minutes + _LATE_S, self._ticking(watch))
+            row["error"] = self._runner(arguments, 60 * minutes + _LATE_S, self._ticking(watch))
             if row["error"] is None:
-                row |= self._read(cell, folder, watch)
+                row |= self._read(folder, watch)
         except (OSError, ValueError, KeyError) as error:
             row["error"] = f"its run folder cannot be read: {type(error).__name__}: {error}"
         finally:
@@ -190,13 +213,13 @@ class _Runs:
                 shutil.rmtree(folder, ignore_errors=True)
         return row
 
-    def _read(self, cell: Cell, folder: Path, watch: ScoreWatch | None) -> Row:
+    def _read(self, folder: Path, watch: ScoreWatch | None) -> Row:
         row = read_run(folder, self._what.warm_up_s)
         if watch is not None:
             watch()  # what was written since it last looked
             row["reached"] = watch.reached
         elif not warm(row):
-            row["error"] = f"it was not yet warm after {60 * cell.minutes:.0f} s; more minutes would be right"
+            row["error"] = _COLD
         return row
 
     def _score_watch(self, cell: Cell, folder: Path) -> ScoreWatch | None:
@@ -209,6 +232,11 @@ class _Runs:
             return watch is not None and watch()
 
         return look
+
+
+def longest_minutes(minutes: float) -> float:
+    """What a run of so many minutes is given at most to become warm."""
+    return max(_LONGEST_MIN, _MOST_TIMES * minutes)
 
 
 def _place(cell: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ def _fixed(row: Row) -> dict[str, Any]:
     options = {f"--{name.replace('_', '-')}": value for name, value in row["comparison"].items()}
     passed = {"options for ga3c train:": row["train_arguments"]}
     return options | passed | {"the machine": hardware_of(row["machine"])}
+
+
+def command_again(rows: Sequence[Row], folder: Path) -> str:
+    """What is typed to run the failed cells of a comparison again, and only them; ``rows`` are all of ``folder``'s.
+
+    It has every default that was filled in, so that it means the same in a later release and on any machine.
+    """
+    first = rows[0]
+    options: Row = {"repeats": max(1, *(row["cell"]["repeat"] for row in rows))}
+    for name, value in first["comparison"].items():
+        if name == "grid" and value:
+            options |= {"grid": True, **{f"grid_{axis}": counts for axis, counts in value.items()}}
+        elif value not in (None, False):
+            options[name] = value
+    words = ["ga3c", "compare"]
+    for name, value in (options | {"out": folder}).items():
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [_words(value)]
+    return shlex.join([*words, *first["train_arguments"]])
 
 
 def _words(value: Any) -> str:

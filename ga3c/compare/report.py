@@ -17,7 +17,7 @@ from ga3c.compare.figures import (
     role_shares,
     speed_ups,
 )
-from ga3c.compare.record import hardware_of
+from ga3c.compare.record import command_again, hardware_of
 from ga3c.statistics import FEWEST_FOR_INTERVAL
 
 RATES = {"pps": "PPS", "training_samples_per_s": "training samples/s"}
@@ -41,7 +41,7 @@ def write_report(rows: Sequence[Row], pictures: Sequence[Path], folder: Path) ->
     """Writes the report and returns its path. ``pictures`` lie in ``folder``."""
     parts = [
         _head(rows), _throughput(rows), _speed_up_table(rows), _scores(rows), _time(rows), _differences(rows),
-        _trials(rows), _failed(rows), _pictures(pictures),
+        _trials(rows), _failed(rows, folder), _pictures(pictures),
     ]  # fmt: skip
     path = folder / "report.md"
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -221,7 +221,7 @@ def _trials(rows: Sequence[Row]) -> str:
     return f"## Trials\n\n{text}\n\n{table(head, lines)}" if lines else ""
 
 
-def _failed(rows: Sequence[Row]) -> str:
+def _failed(rows: Sequence[Row], folder: Path) -> str:
     lines = [
         [
             row["cell"]["network"],
@@ -232,7 +232,12 @@ def _failed(rows: Sequence[Row]) -> str:
         for row in rows
         if row["error"] is not None and row["cell"]["kind"] != "trial"
     ]
-    return f"## Failed\n\n{table(['network', 'mode (device)', 'repeat', 'error'], lines)}" if lines else ""
+    if not lines:
+        return ""
+    again = ""
+    if "record" not in rows[0]:  # else the pictures lie elsewhere than the records
+        again = f"\n\nThis runs them again, and nothing else:\n\n```sh\n{command_again(rows, folder)}\n```"
+    return f"## Failed\n\n{table(['network', 'mode (device)', 'repeat', 'error'], lines)}{again}"
 
 
 def _pictures(pictures: Sequence[Path]) -> str:

@@ -52,15 +52,17 @@ def env_spec(config: EnvConfig) -> EnvSpec:
     return envpool_backend.spec(config, name) if name else gymnasium_backend.spec(config)
 
 
-def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv:
+def make_env(config: EnvConfig, seeds: list[int], threads: int = 1, *, in_worker: bool = False) -> VectorEnv:
     """Makes K environments, one for each seed; EnvPool steps them on ``threads`` threads.
+
+    ``in_worker``: for an actor or a worker, a process whose end nobody waits for long; see ``EnvPoolEnv``.
 
     Raises:
       UsageError: as ``env_spec``.
     """
     name = _envpool_name(config)
     if name:
-        return envpool_backend.EnvPoolEnv(config, name, seeds, threads)
+        return envpool_backend.EnvPoolEnv(config, name, seeds, threads, maker_gives_way=in_worker)
     return gymnasium_backend.GymnasiumEnv(config, seeds)
 
 

@@ -96,7 +96,7 @@ def _name(env: str) -> str:
 def _search(options: TuneOptions, config: TrainConfig, spec: EnvSpec) -> tuple[Trials, int]:
     """Tries settings until the time is up or a signal comes; returns the exit code too."""
     from ga3c.build import build_model
-    from ga3c.tune.trials import Bench, Interrupted
+    from ga3c.tune.trials import Bench, Interrupted, NotReadyError
 
     def fits(setting: Setting) -> bool:
         with contextlib.suppress(UsageError):
@@ -122,6 +122,11 @@ def _search(options: TuneOptions, config: TrainConfig, spec: EnvSpec) -> tuple[T
                 try:
                     trials.add(setting, bench.measure(setting, _WINDOWS))
                 except Interrupted:
+                    break
+                except NotReadyError as late:
+                    if not trials.windows:
+                        raise
+                    say_error(f"ga3c tune: {late}; it ends here with what it has measured")
                     break
     return trials, signals.exitcode
 

@@ -15,15 +15,19 @@ from ga3c.system import Context
 from ga3c.tune.search import Setting, Window, with_setting
 
 WARM_UP_S = 1.0  # after a setting was changed
-_LONGEST_WARM_UP_S = 10.0
+_LONGEST_WARM_UP_S = 60.0  # on a machine that is busy with something else
 WINDOW_S = 1.0
-_START_S = 120.0  # that environments may take to be made
+_START_S = 300.0  # that environments may take to be made, and the first updates after that
 _KEPT = 5  # sets of environments that are kept, waiting, for another trial
 _TICK_S = 0.1
 
 
 class Interrupted(Exception):  # noqa: N818  (no error)
     """A signal has come."""
+
+
+class NotReadyError(WorkerError):
+    """A setting has not come to train in time: the machine is busy with something else, or an environment hangs."""
 
 
 class Bench:
@@ -50,7 +54,7 @@ class Bench:
         """Trains with ``setting`` for ``windows`` windows, after a warm-up.
 
         Raises:
-          WorkerError: a role failed.
+          WorkerError: a role failed; ``NotReadyError``: the environments were not made in time.
           Interrupted: a signal has come.
         """
         config = with_setting(self._config, setting)
@@ -94,7 +98,7 @@ class Bench:
         while meters.updates < 2 or system.actors.at_work < config.actors:
             self._run(system, _TICK_S)
             if time.monotonic() > deadline:
-                raise WorkerError(f"{games[0]} actors of {games[1]} environments have not trained in {_START_S:g} s")
+                raise NotReadyError(f"{games[0]} actors of {games[1]} environments have not trained in {_START_S:g} s")
         return system, meters
 
     def _run(self, system: Ga3c, seconds: float) -> None:
