@@ -111,10 +111,10 @@ def train(
     Actors are processes of their own, which import the environment's module. A script that is that module needs no main
     guard: actors import it up to its call of ``train``.
 
-    What is left in the process: its malloc keeps freed memory, as fast training needs. A thread may still be busy with a
-    batch; the program's end waits for it (a minute at most; then the exit code is 1). An environment that does not come
-    back from being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could reach
-    it.
+    What is left in the process: its malloc keeps freed memory, as fast training needs. A thread may still be busy with
+    a batch; the program's end waits for it (a minute at most; then the exit code is 1). An environment that does not
+    come back from being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could
+    reach it.
 
     Args:
       env: as on the command line: ``Pong-v5`` where nothing is said, or the resumed run's.
