@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 import ga3c
 from ga3c.choices import ExportFormat
-from ga3c.envs import env_seeds, make_env, random_states
+from ga3c.envs import env_seeds, envs_in_one_process, make_env, random_states
 from ga3c.errors import UsageError
 from ga3c.policy import Judgement, Policy, load_policy
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 _BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little random play
-_STEPS = 100
+_STEPS = 1600  # of all environments together
 _TOLERANCE = 1e-3  # what other kernels' rounding may make of probabilities and values
 _INPUT = "observations"
 _SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -141,9 +141,11 @@ def _check_writable(file: Path) -> None:
 
 
 def _random_play(policy: Policy) -> NDArray[Any]:
-    env = make_env(policy.config.env_config(), env_seeds(policy.config.seed, 0, 0, max(_BATCHES)))
+    config = policy.config
+    num_envs = envs_in_one_process(config.env_config(), max(_BATCHES), config.envs_per_actor)
+    env = make_env(config.env_config(), env_seeds(config.seed, 0, 0, num_envs))
     try:
-        return random_states(env, policy.spec.num_actions, policy.config.seed, _STEPS)
+        return random_states(env, policy.spec.num_actions, config.seed, _STEPS // num_envs)
     finally:
         env.close()
 

@@ -51,7 +51,9 @@ def actor_critic_loss(
         advantages = (advantages - mean) / (variance.sqrt() + 1e-8)
     chosen = log_policy.gather(1, actions.unsqueeze(1)).squeeze(1)
     policy_loss = -(chosen * advantages * weights).sum()
-    entropy = -((policy * log_policy).sum(dim=1) * weights).sum()
+    # p log p is 0 where a network rules an action out with -inf: 0 * -inf is not, nor is its gradient.
+    finite_log = log_policy.masked_fill(log_policy.isneginf(), 0.0)
+    entropy = -((policy * finite_log).sum(dim=1) * weights).sum()
     value_loss = errors.square().sum()
     total = policy_loss - config.entropy_cost * entropy + config.value_cost * value_loss
     if config.reduction == "mean":

@@ -189,7 +189,13 @@ def main(settings: dict[str, Any], index: int, generation: int, end: socket.sock
     torch.manual_seed(int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0]))
     if config.actor_diversity:
         config = diversify(config, index)
-    network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
+    network = build_network(
+        config.network,
+        spec.observation_shape,
+        spec.num_actions,
+        config.initialisation,
+        channels_last=spec.channels_last,
+    )
     place(network, torch.device("cpu"))
     shared_network = copy.deepcopy(network)
     optimiser = build_optimiser(
@@ -260,7 +266,8 @@ def worker_settings(
     """What ``main`` has to know, as plain values; worker i computes on device i modulo their number."""
     settings = {
         "config": config.to_json(),
-        "spec": dataclasses.asdict(spec),
+        # Bounds can be as large as an observation; what the network makes of them lies in the shared memory.
+        "spec": dataclasses.asdict(dataclasses.replace(spec, bounds=None)),
         "devices": devices,
         "precision": precision,
         "seed": config.seed + resumed_steps,

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ga3c.choices import NETWORK_NAMES
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
-from ga3c.networks import NETWORKS, blocks, build_network, cost
+from ga3c.flops import cost
+from ga3c.networks import NETWORKS, blocks, build_network
 
 ATARI = (4, 84, 84)
 

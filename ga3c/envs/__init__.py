@@ -10,12 +10,13 @@ import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
 from ga3c.envs.actions import action_names
-from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, FilmedEnv, Step, VectorEnv, atari_game
-from ga3c.envs.player import Episode, Player, random_states
+from ga3c.envs.base import Backend, Bounds, EnvConfig, EnvError, EnvSpec, FilmedEnv, Step, VectorEnv, atari_game
+from ga3c.envs.player import Episode, Player, random_play, random_states
 from ga3c.errors import UsageError, nearest
 
 __all__ = [
     "Backend",
+    "Bounds",
     "EnvConfig",
     "EnvError",
     "EnvSpec",
@@ -29,9 +30,11 @@ __all__ = [
     "cores_to_make",
     "env_seeds",
     "env_spec",
+    "envs_in_one_process",
     "load_backends",
     "make_env",
     "make_filmed",
+    "random_play",
     "random_states",
 ]
 
@@ -66,6 +69,15 @@ def make_env(config: EnvConfig, seeds: list[int], threads: int = 1) -> VectorEnv
 def cores_to_make(config: EnvConfig, num_envs: int) -> int:
     """How many cores ``make_env`` is busy on: EnvPool makes environments in as many threads, Gymnasium in one."""
     return min(num_envs, len(os.sched_getaffinity(0))) if _envpool_name(config) else 1
+
+
+def envs_in_one_process(config: EnvConfig, wanted: int, envs_per_actor: int) -> int:
+    """How many environments to make where ``wanted`` would be welcome: evaluation, statistics of random play.
+
+    Some of Gymnasium's allow few of them in a process, or one; the user has said how many an actor may make. EnvPool's
+    share a process safely.
+    """
+    return wanted if _envpool_name(config) else min(wanted, envs_per_actor)
 
 
 def make_filmed(config: EnvConfig, seed: int) -> FilmedEnv:

@@ -24,6 +24,8 @@ from ga3c.envs.base import (
     check_autoreset,
     check_spaces,
     is_ale,
+    meant_bounds,
+    state_dtype,
     sticky_actions,
 )
 from ga3c.envs.envpool_backend import known_ids
@@ -116,14 +118,16 @@ def spec(config: EnvConfig) -> EnvSpec:
     except Exception as error:  # whatever the environment does when it is made
         raise UsageError(f"environment {config.id!r} cannot be made: {type(error).__name__}: {error}") from None
     try:
-        shape, dtype, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
+        space, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
     finally:
         env.close()
     name = config.id.rpartition(":")[2]
-    if not is_ale(config):
-        return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
-    protocol = atari_protocol(config, "Gymnasium")
-    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, atari_game(name), protocol)
+    frames, game, protocol = 1, None, "none"
+    if is_ale(config):
+        frames, game, protocol = config.frame_skip, atari_game(name), atari_protocol(config, "Gymnasium")
+    return EnvSpec(
+        name, "gymnasium", space.shape, state_dtype(space), num_actions, frames, game, protocol, meant_bounds(space)
+    )
 
 
 class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -205,7 +209,8 @@ class GymnasiumEnv:
         usual = says if isinstance(says, int | float) and 1 <= says <= 1000 else DEFAULT_FPS
         self.fps = ATARI_FPS / config.frame_skip if is_ale(config) else float(usual)
         space = self._env.single_observation_space
-        self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._dtype = state_dtype(space)
 
     def reset(self) -> NDArray[Any]:
         """See ``VectorEnv``."""
