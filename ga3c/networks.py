@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from ga3c.choices import Initialisation, find_factory
 from ga3c.errors import UsageError
 from ga3c.pictures import is_picture, picture_in
-from ga3c.scaling import Scaled
+from ga3c.scaling import LEAST_DEVIATION, Scaled
 
 Factory = Callable[..., nn.Module]  # of an observation's shape and the number of actions
 
-_SMALL_PART = 1 / 8  # of the bounds of bytes: where they use less, statistics scale them
+_SMALL_PART = 1 / 4  # of the bounds of bytes: where they use less, preset fast learns slowly or not at all
 _MANY = 12  # states from which on a convolution of the mean image is cheaper than its subtraction, on a CPU
 
 
@@ -199,11 +199,23 @@ class MLP(Scaled):
         flat = states.flatten(1).float()
         return flat / 255 if states.dtype == torch.uint8 else flat
 
+    @torch.no_grad()
     def normalise(self, states: Tensor) -> bool:
-        """As ``Scaled``, if no element of ``states`` has used more than a small part of its bounds."""
-        values = self._values(states)
-        used = (values.amax(dim=0) - values.amin(dim=0)) * self.get_buffer("scale")
-        return bool(used.max() > _SMALL_PART) or super().normalise(states)
+        """As ``Scaled`` where all elements use a small part of their bounds.
+
+        Where only some do, as flags beside a counter, each of them is scaled by its own deviation, and the others, like
+        those that have not moved, by their bounds.
+        """
+        values, mean, scale = self._values(states), self.get_buffer("mean"), self.get_buffer("scale")
+        used = (values.amax(dim=0) - values.amin(dim=0)) * scale
+        if not (used > _SMALL_PART).any():
+            return super().normalise(states)
+        little = (used > 0) & (used <= _SMALL_PART)
+        values = values[:, little]
+        mean[little] = values.mean(dim=0)
+        deviation = (values - mean[little]).square().mean(dim=0).sqrt()
+        scale[little] = 1 / torch.maximum(deviation, LEAST_DEVIATION / scale[little])
+        return True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Checkpoints from before there were a mean and a scale hold weights for values without them."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 # A deviation is taken for this much at least, in units of the bounds: one step of 256. What is rarer than that in
 # random play would be multiplied beyond measure once it comes.
-_LEAST_DEVIATION = 1 / 255
+LEAST_DEVIATION = 1 / 255
 # Below this nothing has moved: a title, a loading screen. (One byte of a thousand that is now and then 1 is above.)
-_NO_DEVIATION = _LEAST_DEVIATION / 100
+_NO_DEVIATION = LEAST_DEVIATION / 100
 
 
 class Scaled(nn.Module):
@@ -64,5 +64,5 @@ class Scaled(nn.Module):
         if not deviation > _NO_DEVIATION * widest:
             return False
         mean.copy_(centre)
-        scale.copy_(1 / (relative * deviation.clamp(min=_LEAST_DEVIATION * widest)))
+        scale.copy_(1 / (relative * deviation.clamp(min=LEAST_DEVIATION * widest)))
         return True
