@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ga3c.config import TrainConfig, config_from_json
 from ga3c.errors import UsageError
 from ga3c.folder import FORMAT, find_checkpoint, list_checkpoints, read_metadata
+from ga3c.pictures import picture_in
 from ga3c.surroundings import permit
 
 T = TypeVar("T")
@@ -188,6 +189,17 @@ def read_newest(path: Path, use: Callable[[Checkpoint, Path], T]) -> tuple[T, li
             continue
         return used, [str(error) for error in errors]
     raise errors[0]
+
+
+def channels_last_in(checkpoint: Checkpoint, shape: tuple[int, ...]) -> bool | None:
+    """How a network was given pictures of that shape, if not as ``picture_in`` reads it; None if it was so.
+
+    More than four channels in the last dimension were once taken for the width.
+    """
+    picture, mean = picture_in(shape), checkpoint.network.get("mean")
+    if picture is None or mean is None or not picture.channels_last or tuple(mean.shape) != shape:
+        return None
+    return False
 
 
 def load_network(checkpoint: Checkpoint, network: nn.Module, path: Path) -> None:

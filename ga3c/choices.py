@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ga3c.curves import is_simulated
 from ga3c.errors import UsageError, nearest
+from ga3c.pictures import is_stack_of_pictures, picture_in
 from ga3c.user_code import USER_ERRORS, import_module
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -89,13 +90,24 @@ def check_network(name: str) -> None:
 
 
 def check_states(network: str, shape: tuple[int, ...]) -> None:
-    """Refuses states that are no images where the package's network of that name has convolutions.
+    """Refuses states that the package's network of that name is not made for.
 
     Raises:
       UsageError: with the shape.
     """
-    if network in NETWORK_NAMES and network != "mlp" and len(shape) != 3:
-        raise UsageError(f"network {network!r} needs states [C, H, W], got {list(shape)}; try mlp")
+    if network not in NETWORK_NAMES:
+        return
+    if is_stack_of_pictures(shape):
+        raise UsageError(
+            f"network {network!r}: got states {list(shape)}; expected a vector, or one picture: [H, W], [C, H, W] or"
+            " [H, W, C] (frames one after another are channels). A network of your own, --network module:callable,"
+            " takes any shape"
+        )
+    if network != "mlp" and picture_in(shape) is None:
+        raise UsageError(
+            f"network {network!r}: got states {list(shape)}; expected a picture ([H, W], [C, H, W] or [H, W, C]);"
+            " try mlp"
+        )
 
 
 def check_device(name: str) -> None:

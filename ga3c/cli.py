@@ -151,8 +151,9 @@ def _networks(arguments: list[str]) -> int:
     import torch
 
     from ga3c.device import resolve_device
+    from ga3c.flops import cost
     from ga3c.latency import check_writable, measure, write_curves
-    from ga3c.networks import NETWORKS, build_network, cost
+    from ga3c.networks import NETWORKS, build_network
 
     fits = options.fit or options.out is not None
     if options.out is not None:

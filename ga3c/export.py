@@ -33,7 +33,7 @@ from ga3c.surroundings import permit, shown
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 _BATCHES = (1, 2, 5, 16)  # that are tried, each on other states of a little random play
-_STEPS = 100
+_STEPS = 1600  # of all environments together
 _TOLERANCE = 1e-3  # what other kernels' rounding may make of probabilities and values
 _INPUT = "observations"
 _SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from ga3c.choices import LossConfig
 
+_LEAST_LOG = -1e30  # far below the logarithm of every probability that is not 0 in float32; its sums stay finite
+
 
 class Loss(NamedTuple):
     """The loss to differentiate, and its parts as means over the live samples, without their costs; all scalars."""
@@ -51,7 +53,9 @@ def actor_critic_loss(
         advantages = (advantages - mean) / (variance.sqrt() + 1e-8)
     chosen = log_policy.gather(1, actions.unsqueeze(1)).squeeze(1)
     policy_loss = -(chosen * advantages * weights).sum()
-    entropy = -((policy * log_policy).sum(dim=1) * weights).sum()
+    # p log p is 0 where a network rules an action out with -inf: 0 * -inf is not, nor is its gradient.
+    finite_log = log_policy.clamp(min=_LEAST_LOG)
+    entropy = -((policy * finite_log).sum(dim=1) * weights).sum()
     value_loss = errors.square().sum()
     total = policy_loss - config.entropy_cost * entropy + config.value_cost * value_loss
     if config.reduction == "mean":

@@ -1,7 +1,7 @@
 """Policy-and-value networks. Pure torch; what they are trained with and where they run is not their business.
 
-A network maps states [B, ...] to (logits [B, A], values [B]). Image states are 0..255, as bytes or floats; they are
-scaled inside the first layer, so that bytes cross to the device.
+A network maps states [B, ...] to (logits [B, A], values [B]). States are scaled inside the first layer, so that bytes
+cross to the device: see ``scaling``. Until it is told otherwise a network takes 0 and 255 for the bounds of bytes.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ga3c.choices import Initialisation, find_factory
 from ga3c.errors import UsageError
+from ga3c.pictures import is_picture, picture_in
+from ga3c.scaling import LEAST_DEVIATION, Scaled
 from ga3c.user_code import USER_ERRORS
 
-Factory = Callable[[tuple[int, ...], int], nn.Module]
+Factory = Callable[..., nn.Module]  # of an observation's shape and the number of actions
 
-
+_SMALL_PART = 1 / 4  # of the bounds of bytes: where they use less, preset fast learns slowly or not at all
 _MANY = 12  # states from which on a convolution of the mean image is cheaper than its subtraction, on a CPU
 
 
@@ -34,24 +35,36 @@ class Conv:
     stride: int
 
 
-class ConvNetwork(nn.Module):
-    """Convolutions, one dense layer, then policy and value heads on the same features."""
+class ConvNetwork(Scaled):
+    """Convolutions, one dense layer, then policy and value heads on the same features.
+
+    Pictures of any type are scaled: bytes and floats of the same numbers give the same.
+    """
 
     def __init__(
-        self, observation_shape: tuple[int, ...], num_actions: int, convs: tuple[Conv, ...], dense: int
+        self,
+        observation_shape: tuple[int, ...],
+        num_actions: int,
+        convs: tuple[Conv, ...],
+        dense: int,
+        *,
+        channels_last: bool | None = None,
     ) -> None:
-        """``observation_shape`` is (channels, height, width), or (height, width, channels) with at most 4 channels.
+        """``observation_shape`` is [C, H, W], [H, W, C] or [H, W]: as ``picture_in`` reads it with ``channels_last``.
 
         Raises:
-          UsageError: a state of that shape is no image, or too small for the convolutions.
+          UsageError: a state of that shape is no picture, or too small for the convolutions.
         """
-        super().__init__()
-        if len(observation_shape) != 3:
-            raise UsageError(f"a convolutional network needs states [C, H, W], got {list(observation_shape)}; try mlp")
-        self._channels_come_last = observation_shape[2] <= 4 < observation_shape[0]
-        if self._channels_come_last:
-            observation_shape = (observation_shape[2], *observation_shape[:2])
-        channels, height, width = observation_shape
+        picture = picture_in(observation_shape, channels_last=channels_last)
+        if picture is None:
+            raise UsageError(
+                f"a convolutional network got states {list(observation_shape)}; expected [H, W], [C, H, W] or"
+                " [H, W, C]; try mlp"
+            )
+        channels, height, width, comes_last = picture
+        super().__init__(torch.zeros(channels, height, width), torch.tensor(1 / 255.0))
+        self._has_channels = len(observation_shape) == 3
+        self._channels_come_last = comes_last
         layers = []
         for conv in convs:
             layers.append(nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride))
@@ -63,23 +76,14 @@ class ConvNetwork(nn.Module):
         self.dense = nn.Linear(channels * height * width, dense)
         self.policy = nn.Linear(dense, num_actions)
         self.value = nn.Linear(dense, 1)
-        self.register_buffer("mean", torch.zeros(observation_shape))
-        self.register_buffer("scale", torch.tensor(1 / 255.0))
 
     def _channels_first(self, states: Tensor) -> Tensor:
+        if not self._has_channels:
+            return states.unsqueeze(1)
         return states.permute(0, 3, 1, 2) if self._channels_come_last else states
 
-    def normalise(self, states: Tensor) -> None:
-        """From now on subtracts the mean image of ``states`` [N, C, H, W], and divides by the deviation from it.
-
-        A game's background is the same in every state: left in, it drowns what moves.
-        """
-        states = self._channels_first(states).float()
-        mean = states.mean(dim=0)
-        deviation = (states - mean).square().mean().sqrt()
-        with torch.no_grad():
-            self.get_buffer("mean").copy_(mean)
-            self.get_buffer("scale").copy_(1 / deviation.clamp(min=1e-3))
+    def _values(self, states: Tensor) -> Tensor:
+        return self._channels_first(states).float()
 
     def _first(self, conv: nn.Conv2d, states: Tensor) -> Tensor:
         """The first convolution, of states [B, C, H, W] less the mean image."""
@@ -104,7 +108,7 @@ class ConvNetwork(nn.Module):
         return F.conv2d(centred, blocks(weight, side), conv.bias)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W], of values 0..255 as bytes or floats -> logits [B, A], values [B]."""
+        """Pictures [B, ...] -> logits [B, A], values [B]."""
         states = self._channels_first(states)
         first, *rest = self.convs
         assert isinstance(first, nn.Conv2d)
@@ -156,13 +160,18 @@ def _compute_dtype(device_type: str) -> torch.dtype:
     return torch.get_autocast_dtype(device_type) if enabled else torch.float32
 
 
-class MLP(nn.Module):
-    """Two tanh layers each for policy and value, which share nothing: the usual choice for vector states."""
+class MLP(Scaled):
+    """Two tanh layers each for policy and value, which share nothing: the usual choice for vector states.
+
+    Bytes and pictures are scaled, each element by its own bounds; vectors of floats are taken as they are. Of bytes the
+    mean and the scale are those of their 255th parts, so that 0 and 1 are right for 0..255.
+    """
 
     def __init__(self, observation_shape: tuple[int, ...], num_actions: int, width: int = 64) -> None:
         """States of any shape are flattened."""
-        super().__init__()
         inputs = prod(observation_shape)
+        super().__init__(torch.zeros(inputs), torch.ones(inputs))
+        self._takes_pictures = is_picture(observation_shape)
 
         def tower(outputs: int) -> nn.Sequential:
             return nn.Sequential(
@@ -178,10 +187,42 @@ class MLP(nn.Module):
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """[B, ...] -> logits [B, A], values [B]."""
+        values = self._values(states)
+        if self.scales(states.dtype):
+            values = (values - self.get_buffer("mean")) * self.get_buffer("scale")
+        return self.policy(values), self.value(values).squeeze(1)
+
+    def scales(self, dtype: torch.dtype) -> bool:
+        """See ``Scaled``."""
+        return dtype == torch.uint8 or self._takes_pictures
+
+    def _values(self, states: Tensor) -> Tensor:
         flat = states.flatten(1).float()
-        if states.dtype == torch.uint8:
-            flat = flat / 255
-        return self.policy(flat), self.value(flat).squeeze(1)
+        return flat / 255 if states.dtype == torch.uint8 else flat
+
+    @torch.no_grad()
+    def normalise(self, states: Tensor) -> bool:
+        """As ``Scaled`` where all elements use a small part of their bounds.
+
+        Where only some do, as flags beside a counter, each of them is scaled by its own deviation, and the others, like
+        those that have not moved, by their bounds.
+        """
+        values, mean, scale = self._values(states), self.get_buffer("mean"), self.get_buffer("scale")
+        used = (values.amax(dim=0) - values.amin(dim=0)) * scale
+        if not (used > _SMALL_PART).any():
+            return super().normalise(states)
+        little = (used > 0) & (used <= _SMALL_PART)
+        values = values[:, little]
+        mean[little] = values.mean(dim=0)
+        deviation = (values - mean[little]).square().mean(dim=0).sqrt()
+        scale[little] = 1 / torch.maximum(deviation, LEAST_DEVIATION / scale[little])
+        return True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Checkpoints from before there were a mean and a scale hold weights for values without them."""
+        for name, usual in (("mean", torch.zeros), ("scale", torch.ones)):
+            state_dict.setdefault(f"{prefix}{name}", usual(self.get_buffer(name).shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 _SMALL = (Conv(16, 8, 4), Conv(32, 4, 2))
@@ -211,14 +252,23 @@ NETWORKS: dict[str, tuple[Factory, str]] = {
 
 
 def build_network(
-    name: str, observation_shape: tuple[int, ...], num_actions: int, initialisation: Initialisation
+    name: str,
+    observation_shape: tuple[int, ...],
+    num_actions: int,
+    initialisation: Initialisation,
+    *,
+    channels_last: bool | None = None,
 ) -> nn.Module:
     """Makes a network by name, or by ``module:callable`` with the signature (observation_shape, num_actions).
+
+    ``channels_last`` is as in ``picture_in``, for the package's own.
 
     Raises:
       UsageError: there is no such network, or it does not fit the states.
     """
     factory = _factory(name)
+    if channels_last is not None and name in NETWORKS and name != "mlp":
+        factory = partial(factory, channels_last=channels_last)
     try:
         network = factory(observation_shape, num_actions)
     except UsageError:
@@ -276,61 +326,3 @@ def _initialise(network: nn.Module, initialisation: Initialisation) -> None:
             last = module[-1] if isinstance(module, nn.Sequential) else module
             assert isinstance(last, nn.Linear)
             nn.init.orthogonal_(last.weight, gain)
-
-
-class _FlopCounter(TorchFunctionMode):
-    """Counts what convolutions and linear layers take, which is all that the package's own networks are made of.
-
-    Loading ``torch.utils.flop_counter``'s counter loads torch's compiler: two seconds of a run's start.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._total = 0
-
-    def get_total_flops(self) -> int:
-        """As torch's."""
-        return self._total
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = function(*args, **kwargs or {})
-        if function in (torch.conv2d, F.linear):
-            weight: Tensor = args[1]
-            self._total += 2 * result.numel() * weight[0].numel()
-        return result
-
-
-def _flop_counter(network: nn.Module) -> Any:
-    if isinstance(network, ConvNetwork | MLP):
-        return _FlopCounter()
-    from torch.utils.flop_counter import FlopCounterMode
-
-    return FlopCounterMode(display=False)
-
-
-def cost(network: nn.Module, states: Tensor, num_actions: int) -> tuple[int, float]:
-    """Tries the network on a state and returns (parameters, MFLOP a state of a forward pass).
-
-    A multiply-add is two operations. ``states`` is [1, ...], on the host, of the type that the network will be given.
-
-    Raises:
-      UsageError: it fails, or does not return logits [1, A] and values [1].
-    """
-    flops = []
-    try:
-        for batch in (states, torch.cat((states, states))):
-            with torch.no_grad(), _flop_counter(network) as counter:
-                logits, values = network(batch)
-            flops.append(counter.get_total_flops())
-        shapes = tuple(logits.shape), tuple(values.shape)
-    except USER_ERRORS as error:
-        raise UsageError(f"the network fails on states {list(states.shape)}: {type(error).__name__}: {error}") from None
-    if shapes != ((2, num_actions), (2,)):
-        raise UsageError(
-            f"the network returns shapes {shapes[0]} and {shapes[1]} for two states;"
-            f" logits (2, {num_actions}) and values (2,) are needed"
-        )
-    # The second state's share: work done once a batch is not a state's.
-    return sum(p.numel() for p in network.parameters()), (flops[1] - flops[0]) / 1e6

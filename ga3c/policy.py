@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ga3c.checkpoint import Checkpoint, load_network, read_newest
+from ga3c.checkpoint import Checkpoint, channels_last_in, load_network, read_newest
 from ga3c.config import TrainConfig
 from ga3c.device import place, plain_torch, resolve_device
 from ga3c.envs import EnvSpec, env_spec
@@ -48,7 +48,11 @@ class Policy:
         self.device = device
         with plain_torch():
             network = build_network(
-                self.config.network, self.spec.observation_shape, self.spec.num_actions, self.config.initialisation
+                self.config.network,
+                self.spec.observation_shape,
+                self.spec.num_actions,
+                self.config.initialisation,
+                channels_last=channels_last_in(checkpoint, self.spec.observation_shape),
             )
         load_network(checkpoint, network, path)
         self.network = place(network, device).eval().requires_grad_(False)

@@ -165,7 +165,8 @@ def validate(config: TrainConfig, spec: EnvSpec) -> None:
       UsageError: with the first option that is wrong.
     """
     validate_alone(config)
-    check_states(config.network, spec.observation_shape)
+    if config.resume is None:  # what has been trained on such states can go on
+        check_states(config.network, spec.observation_shape)
     if is_simulated(config.device):
         find_curve(config.device, config.network)
     check_treatment(config, spec)

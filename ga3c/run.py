@@ -1,6 +1,7 @@
 """One training run around whichever mode: its folder, budget, signals, checkpoints, metrics and display."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from ga3c.build import build_model, normalise, settings_kept
 from ga3c.checkpoint import (
     Checkpoint,
     Progress,
+    channels_last_in,
     load_network,
     load_optimiser,
     read_newest,
@@ -69,13 +71,16 @@ def train(
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     surroundings = surroundings or Surroundings.now()
+    if config.resume is not None:
+        spec = dataclasses.replace(spec, channels_last=_channels_last(config.resume, spec))
     model, facts = build_model(config, spec)
-    progress, unusable = Progress(), list[str]()
+    progress, notes = Progress(), list[str]()
     with model.changing():
         if config.resume is not None:
             progress, unusable = _restore(config.resume, model)
-        else:
-            normalise(model.network, config, spec)
+            notes = [f"skipped: {one}" for one in unusable]
+        elif note := normalise(model.network, config, spec, quiet=quiet):
+            notes = [note]
     facts = {
         "config": config.to_json(),
         "protocol": spec.protocol,
@@ -96,7 +101,7 @@ def train(
             raise UsageError(f"{option}: {shown(folder)} cannot be written to: {error.strerror}") from None
         signals = Signals()
         with signals.handled(), metrics as writer, show as display:
-            for line in [*_header(config, spec, facts, folder, progress), *(f"  skipped: {one}" for one in unusable)]:
+            for line in [*_header(config, spec, facts, folder, progress), *(f"  {note}" for note in notes)]:
                 display.say(line)
             session = _Session(
                 config, spec, model, folder, progress, writer, display, signals, events, server, sampler, surroundings
@@ -290,6 +295,11 @@ class _Every:
             return False
         self._last = now
         return True
+
+
+def _channels_last(folder: Path, spec: EnvSpec) -> bool | None:
+    """As ``channels_last_in``, of the checkpoint that is resumed."""
+    return read_newest(folder, lambda checkpoint, _: channels_last_in(checkpoint, spec.observation_shape))[0]
 
 
 def _restore(folder: Path, model: Model) -> tuple[Progress, list[str]]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ga3c.envs import EnvSpec, Step
+from ga3c.pictures import picture_in
 
 _ALIGNMENT_BYTES = 64  # a cache line
 _MOST_CHANNELS = 16  # of images that are kept channels-last: more are not worth a copy each
@@ -56,8 +57,15 @@ class SlabLayout:
         them in no time, and leaves the cores to the actors.
         """
         shape = spec.observation_shape
-        image = len(shape) == 3 and shape[0] <= _MOST_CHANNELS < min(shape[1:])
-        return cls(segments, t_max, envs, shape, spec.observation_dtype, channels_last=image and on_cpu)
+        picture = picture_in(shape, channels_last=spec.channels_last)
+        turns = (
+            on_cpu
+            and len(shape) == 3
+            and picture is not None
+            and not picture.channels_last
+            and picture.channels <= _MOST_CHANNELS < min(picture.height, picture.width)
+        )
+        return cls(segments, t_max, envs, shape, spec.observation_dtype, channels_last=turns)
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name to (shape, dtype) of every array in the slab, in the order in which they lie in memory."""

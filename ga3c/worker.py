@@ -196,7 +196,13 @@ def main(
     if config.actor_diversity:
         config = diversify(config, index)
     with plain_torch():
-        network = build_network(config.network, spec.observation_shape, spec.num_actions, config.initialisation)
+        network = build_network(
+            config.network,
+            spec.observation_shape,
+            spec.num_actions,
+            config.initialisation,
+            channels_last=spec.channels_last,
+        )
     place(network, torch.device("cpu"))
     shared_network = copy.deepcopy(network)
     optimiser = build_optimiser(
@@ -269,7 +275,8 @@ def worker_settings(
     """What ``main`` has to know, as plain values; worker i computes on device i modulo their number."""
     settings = {
         "config": config.to_json(),
-        "spec": dataclasses.asdict(spec),
+        # Bounds can be as large as an observation; what the network makes of them lies in the shared memory.
+        "spec": dataclasses.asdict(dataclasses.replace(spec, bounds=None)),
         "devices": devices,
         "precision": precision,
         "seed": config.seed + resumed_steps,

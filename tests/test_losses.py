@@ -88,3 +88,14 @@ def test_reduced_precision_logits_give_a_float32_loss():
     )
     assert loss.total.dtype == torch.float32
     assert loss.entropy == pytest.approx(math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("log_floor", [0.0, 1e-6])
+def test_an_action_that_is_ruled_out_counts_for_nothing(log_floor):
+    settings = config(entropy_cost=0.01, value_cost=0.5, log_floor=log_floor)
+    with_it, gradient, _ = gradients([[0.2, -math.inf, 0.7]], [0.1], [2], [1.0], [True], settings)
+    without, its_gradient, _ = gradients([[0.2, 0.7]], [0.1], [1], [1.0], [True], settings)
+    for ours, theirs in zip(with_it, without, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert gradient[0, 1] == 0
+    torch.testing.assert_close(gradient[:, [0, 2]], its_gradient)

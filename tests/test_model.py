@@ -246,3 +246,29 @@ def test_cpu_and_cuda_agree():
     np.testing.assert_allclose(here.predict(states).values, there.predict(states).values, rtol=1e-3, atol=1e-3)
     figures = [model.update(make_batch(32, (4, 84, 84)), 1e-3) for model in (here, there)]
     np.testing.assert_allclose(figures[0].gradient_norm, figures[1].gradient_norm, rtol=1e-2)
+
+
+class LegalOnly(torch.nn.Module):
+    """Rules out the actions whose element of the state is 0, with -inf."""
+
+    def __init__(self):
+        super().__init__()
+        self.policy, self.value = torch.nn.Linear(3, 3), torch.nn.Linear(3, 1)
+
+    def forward(self, states):
+        return self.policy(states).masked_fill(states == 0, -torch.inf), self.value(states).squeeze(1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_actions_that_a_network_rules_out_are_never_drawn_and_training_goes_on(precision):
+    network = place(LegalOnly(), CPU)
+    loss = LossConfig(entropy_cost=0.01, value_cost=0.5, reduction="mean", log_floor=0.0, normalise_advantages=False)
+    optimiser = build_optimiser("adam", network.parameters(), 1e-2, 0.999, 1e-5)
+    model = Model(network, optimiser, loss, max_grad_norm=0.5, device=CPU, precision=precision)
+    states = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).repeat(500, 1)
+    for _ in range(3):
+        prediction = model.predict(states)
+        assert (states.gather(1, torch.from_numpy(prediction.actions).unsqueeze(1)) == 1).all()
+        batch = make_batch(1000, (3,), states=states, actions=torch.from_numpy(prediction.actions))
+        assert np.isfinite(model.update(batch, 1e-2)[1:5]).all()
+    assert all(parameter.isfinite().all() for parameter in network.parameters())

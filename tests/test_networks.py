@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ga3c.choices import NETWORK_NAMES
 from ga3c.envs import EnvSpec
 from ga3c.errors import UsageError
-from ga3c.networks import NETWORKS, blocks, build_network, cost
+from ga3c.flops import cost
+from ga3c.networks import NETWORKS, blocks, build_network
 
 ATARI = (4, 84, 84)
 
@@ -125,7 +126,7 @@ def test_outputs_that_do_not_fit_the_actions_are_refused_before_anything_starts(
 def test_normalised_states_have_no_background_and_unit_deviation():
     network = build_network("small", ATARI, 6, "uniform")
     states = torch.full((64, *ATARI), 87.0)
-    states[:, :, 40, 40] = torch.randint(0, 256, (64, 4)).float()
+    states[:, :, 40:44, 40:44] = torch.randint(0, 256, (64, 4, 4, 4)).float()
     plain = [c.clone() for c in network(states)]
     network.normalise(states.to(torch.uint8))
     by_hand = (states - states.mean(0)) / (states - states.mean(0)).square().mean().sqrt()

@@ -70,7 +70,8 @@ def test_adam_is_torchs_bit_for_bit():
 def test_training_does_not_load_torchs_compiler():
     code = """
 import sys, torch
-from ga3c.networks import build_network, cost
+from ga3c.flops import cost
+from ga3c.networks import build_network
 from ga3c.optim import build_optimiser
 network = build_network("small", (4, 84, 84), 6, "orthogonal")
 cost(network, torch.zeros(1, 4, 84, 84), 6)

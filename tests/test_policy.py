@@ -71,3 +71,21 @@ def test_weights_of_another_network_are_refused_with_the_files_name(run, tmp_pat
     path = write_checkpoint(tmp_path, config, Progress(300, 3, 1.5), snapshot(network, optimiser), keep=3)
     with pytest.raises(UsageError, match=r"checkpoint-000000000300.safetensors holds the weights of another network"):
         load_policy(path, device="cpu")
+
+
+def test_a_policy_never_plays_an_action_that_its_network_rules_out(run, tmp_path, monkeypatch):
+    (tmp_path / "masking.py").write_text(
+        "import torch\nfrom ga3c.networks import MLP\nclass Net(MLP):\n    def forward(self, states):\n"
+        "        logits, values = super().forward(states)\n"
+        "        return torch.cat((logits[:, :1], torch.full_like(logits[:, 1:], -torch.inf)), 1), values\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = build_network("masking:Net", (4,), 2, "orthogonal")
+    optimiser = build_optimiser("adam", network.parameters(), 1e-2, 0.99, 1e-5)
+    config = TrainConfig(env="CartPole-v1", network="masking:Net", device="cpu")
+    path = write_checkpoint(tmp_path, config, Progress(300, 3, 1.5), snapshot(network, optimiser), keep=3)
+    policy = load_policy(path, device="cpu")
+    states = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    np.testing.assert_array_equal(policy.judge(states).probabilities, [[1, 0]] * 200)
+    for greedy in (True, False):
+        assert not policy.act(states, greedy=greedy).any()

@@ -181,7 +181,8 @@ def published_costs(names: set[str]) -> dict[str, float]:
     """MFLOP a state by network, of Atari states and 6 actions, as Pong has."""
     import torch
 
-    from ga3c.networks import build_network, cost
+    from ga3c.flops import cost
+    from ga3c.networks import build_network
 
     shape = (4, 84, 84)
     return {name: cost(build_network(name, shape, 6, "uniform"), torch.zeros(1, *shape), 6)[1] for name in names}

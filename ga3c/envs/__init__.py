@@ -10,12 +10,13 @@ import numpy as np
 
 from ga3c.envs import envpool_backend, gymnasium_backend
 from ga3c.envs.actions import action_names
-from ga3c.envs.base import Backend, EnvConfig, EnvError, EnvSpec, FilmedEnv, Step, VectorEnv, atari_game
-from ga3c.envs.player import Episode, Player, random_states
+from ga3c.envs.base import Backend, Bounds, EnvConfig, EnvError, EnvSpec, FilmedEnv, Step, VectorEnv, atari_game
+from ga3c.envs.player import Episode, Player, random_play, random_states
 from ga3c.errors import UsageError, nearest
 
 __all__ = [
     "Backend",
+    "Bounds",
     "EnvConfig",
     "EnvError",
     "EnvSpec",
@@ -33,6 +34,7 @@ __all__ = [
     "load_backends",
     "make_env",
     "make_filmed",
+    "random_play",
     "random_states",
 ]
 
@@ -72,9 +74,10 @@ def cores_to_make(config: EnvConfig, num_envs: int) -> int:
 
 
 def envs_in_one_process(config: EnvConfig, wanted: int, envs_per_actor: int) -> int:
-    """How many environments a phase beside the training may make in one process.
+    """How many environments to make where ``wanted`` would be welcome: evaluation, statistics of random play.
 
-    EnvPool's share a process safely. Of others, only as many as an actor has are known to do so.
+    Some of Gymnasium's allow few of them in a process, or one; the user has said how many an actor may make. EnvPool's
+    share a process safely.
     """
     return wanted if _envpool_name(config) else min(wanted, envs_per_actor)
 

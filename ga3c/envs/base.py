@@ -1,7 +1,7 @@
 """What an environment is to the rest of the package: its configuration, its specification, and how it is stepped."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -10,14 +10,17 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from ga3c.errors import UsageError
+from ga3c.pictures import is_picture
 
 Backend = Literal["auto", "envpool", "gymnasium"]
 
 ALE_STICKY_ACTIONS = 0.25  # what ALE/<game>-v5 means (Machado et al. 2018)
-_SMALLEST_SIDE = 36  # what the three convolutions of network ``nature`` need
 ATARI_FPS = 60.0  # frames a second of the console
 DEFAULT_FPS = 30.0  # as Gymnasium's own recorder takes where an environment says nothing
 ATARI_MAX_EPISODE_STEPS = 27_000  # agent steps: 108,000 frames, half an hour of play
+# A bound beyond these is none: -inf, the limits of float32 and float64 (EnvPool has 1.2e-38, 3.4e38 and 1.8e308) and
+# those of int32 stand for "unknown".
+_LEAST_BOUND, _LARGEST_BOUND = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ class EnvConfig:
     max_episode_steps: int | None = None
 
 
+class Bounds(NamedTuple):
+    """The smallest and the largest observation, [...] each, of the type that states have in the slabs."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What a learner has to know of an environment.
@@ -63,6 +73,8 @@ class EnvSpec:
       frames_per_step: emulator frames an agent step takes; 1 for all but Atari.
       game: the Atari game in lower case, as in ``qbert``; None for anything else.
       protocol: in words, what is done to the game.
+      bounds: of the observation space; None if it has none, or none that can be meant.
+      channels_last: how pictures are to be read, if not by their shape: see ``picture_in``.
     """
 
     id: str
@@ -73,11 +85,13 @@ class EnvSpec:
     frames_per_step: int
     game: str | None
     protocol: str
+    bounds: Bounds | None = field(default=None, compare=False)
+    channels_last: bool | None = None
 
     @property
     def is_image(self) -> bool:
         """Whether states are pictures, large enough for the package's convolutional networks."""
-        return len(self.observation_shape) == 3 and sorted(self.observation_shape)[1] >= _SMALLEST_SIDE
+        return is_picture(self.observation_shape)
 
 
 class Step(NamedTuple):
@@ -197,8 +211,8 @@ def check_autoreset(env_id: str, metadata: dict[str, Any]) -> None:
         )
 
 
-def check_spaces(env_id: str, observations: object, actions: object) -> tuple[tuple[int, ...], str, int]:
-    """Returns (shape of a state, its dtype in a slab, number of actions).
+def check_spaces(env_id: str, observations: object, actions: object) -> tuple[Box, int]:
+    """Returns the space of observations and the number of actions.
 
     Raises:
       UsageError: the spaces are not supported.
@@ -211,8 +225,23 @@ def check_spaces(env_id: str, observations: object, actions: object) -> tuple[tu
         raise UsageError(f"environment {env_id!r} has actions {actions}; Discrete actions are needed")
     if actions.start != 0:
         raise UsageError(f"environment {env_id!r} counts its actions from {actions.start}; 0 is needed")
-    dtype = "uint8" if observations.dtype == np.uint8 else "float32"
-    return tuple(observations.shape), dtype, int(actions.n)
+    return observations, int(actions.n)
+
+
+def meant_bounds(space: Box) -> Bounds | None:
+    """The bounds of a space, or None if one of them is infinite or absurd: then nobody can have meant it."""
+    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    sizes = np.abs((low, high))
+    meant = (sizes == 0) | ((sizes >= _LEAST_BOUND) & (sizes <= _LARGEST_BOUND))
+    if not (meant.all() and (low <= high).all()):
+        return None
+    dtype = state_dtype(space)
+    return Bounds(low.astype(dtype), high.astype(dtype))
+
+
+def state_dtype(space: Box) -> str:
+    """The type that states of a space have in the slabs."""
+    return "uint8" if space.dtype == np.uint8 else "float32"
 
 
 def atari_protocol(config: EnvConfig, backend: str, sticky: float) -> str:

@@ -28,6 +28,8 @@ from ga3c.envs.base import (
     check_finite,
     check_spaces,
     is_ale,
+    meant_bounds,
+    state_dtype,
     sticky_actions,
 )
 from ga3c.errors import working_directory
@@ -108,11 +110,12 @@ def spec(config: EnvConfig, name: str) -> EnvSpec:
     settings, atari = _settings(config, name)
     made = _envpool().make_spec(name, **settings)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
-    shape, dtype, num_actions = check_spaces(config.id, observations, actions)
+    space, num_actions = check_spaces(config.id, observations, actions)
     protocol = atari_protocol(config, "EnvPool", _sticky(config)) if atari else "none"
     frames = config.frame_skip if atari else 1
     game = str(made.config.task) if atari else None
-    return EnvSpec(name, "envpool", shape, dtype, num_actions, frames, game, protocol)
+    dtype, bounds = state_dtype(space), meant_bounds(space)
+    return EnvSpec(name, "envpool", space.shape, dtype, num_actions, frames, game, protocol, bounds)
 
 
 def _usual_fps(name: str) -> float:

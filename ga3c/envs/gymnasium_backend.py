@@ -24,6 +24,8 @@ from ga3c.envs.base import (
     atari_protocol,
     check_autoreset,
     check_spaces,
+    meant_bounds,
+    state_dtype,
 )
 from ga3c.envs.envpool_backend import known_ids
 from ga3c.errors import UsageError, nearest
@@ -103,14 +105,17 @@ def spec(config: EnvConfig) -> EnvSpec:
     except USER_ERRORS as error:
         raise UsageError(f"environment {config.id!r} cannot be made: {type(error).__name__}: {error}") from None
     try:
-        shape, dtype, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
+        space, num_actions = check_spaces(config.id, env.observation_space, env.action_space)
     finally:
         _close(env)
     name = config.id.rpartition(":")[2]
-    if game is None:
-        return EnvSpec(name, "gymnasium", shape, dtype, num_actions, 1, None, "none")
-    protocol = atari_protocol(config, "Gymnasium", game.sticky_actions)
-    return EnvSpec(name, "gymnasium", shape, dtype, num_actions, config.frame_skip, game.game, protocol)
+    frames, title, protocol = 1, None, "none"
+    if game is not None:
+        frames, title = config.frame_skip, game.game
+        protocol = atari_protocol(config, "Gymnasium", game.sticky_actions)
+    return EnvSpec(
+        name, "gymnasium", space.shape, state_dtype(space), num_actions, frames, title, protocol, meant_bounds(space)
+    )
 
 
 class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -210,7 +215,8 @@ class GymnasiumEnv:
         usual = says if isinstance(says, int | float) and 1 <= says <= 1000 else DEFAULT_FPS
         self.fps = ATARI_FPS / config.frame_skip if game is not None else float(usual)
         space = self._env.single_observation_space
-        self._dtype = "uint8" if space.dtype == np.uint8 else "float32"
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._dtype = state_dtype(space)
 
     def reset(self) -> NDArray[Any]:
         """See ``VectorEnv``."""

@@ -1,5 +1,6 @@
 """Steps environments and keeps account: which steps are transitions, and how the games go that are being played."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,13 +58,22 @@ class Player:
             self._not_played[k] = self._steps
 
 
-def random_states(env: VectorEnv, num_actions: int, seed: int, steps: int = 400) -> NDArray[Any]:
-    """States of random play, [N, ...]: what a game looks like before anything is learnt; every fourth is kept."""
+def random_states(env: VectorEnv, num_actions: int, seed: int, steps: int) -> NDArray[Any]:
+    """The first that ``random_play`` gives."""
+    return next(random_play(env, num_actions, seed, steps))
+
+
+def random_play(env: VectorEnv, num_actions: int, seed: int, steps: int) -> Iterator[NDArray[Any]]:
+    """States of random play, [N, ...]: what a game looks like before anything is learnt; every fourth is kept.
+
+    Each item is of the next ``steps`` steps; it never ends.
+    """
     draw = np.random.default_rng(seed)
     env.reset()
-    states = []
-    for step in range(steps):
-        played = env.step(draw.integers(0, num_actions, env.num_envs)).states
-        if step % 4 == 0:  # neighbours share frames
-            states.append(np.copy(played))
-    return np.concatenate(states)
+    while True:
+        states = []
+        for step in range(steps):
+            played = env.step(draw.integers(0, num_actions, env.num_envs)).states
+            if step % 4 == 0:  # neighbours share frames
+                states.append(np.copy(played))
+        yield np.concatenate(states)
