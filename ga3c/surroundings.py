@@ -36,6 +36,13 @@ class Surroundings:
         _newest[:] = [found]
         return found
 
+    def restore(self) -> None:
+        """Gives all of it back, for whatever this process starts from here on."""
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.variables)
+        self.restore_umask()
+
     def restore_umask(self) -> None:
         """For files that are about to be made."""
         os.umask(self.umask)

@@ -140,7 +140,7 @@ ALLOWED = {
     },
     "compare.command": {
         "compare.cells", "compare.charts", "compare.grid", "compare.options", "compare.record", "compare.report",
-        "errors", "options", "display",
+        "errors", "options", "display", "surroundings",
     },
     "resolve": {"choices", "config", "curves", "device", "envs", "errors", "folder", "options", "presets", "watchdog"},
     "report": {"report.command"},

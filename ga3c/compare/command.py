@@ -12,6 +12,7 @@ from ga3c.compare.report import speed_up_lines, write_report
 from ga3c.display import say_error
 from ga3c.errors import UsageError
 from ga3c.options import parse_known
+from ga3c.surroundings import Surroundings
 
 EXTRA = ("matplotlib", "scipy")
 
@@ -26,7 +27,9 @@ def run_compare(arguments: list[str]) -> int:
     check_extra()
     if options.plot_only:
         return _plot(options, rest)
+    surroundings = Surroundings.now()
     what = resolve(options, rest)
+    surroundings.restore()  # the environment's module may have changed them
     folder = options.out or Path("runs") / f"compare-{re.sub(r'[^A-Za-z0-9_.-]+', '-', options.env)}"
     check_folder(folder)
     try:
