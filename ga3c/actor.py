@@ -111,7 +111,7 @@ def main(
 ) -> None:
     """The life of an actor process; ``settings`` are those of ``actor_settings``.
 
-    ``at_end`` closes the environments.
+    It registers the closing of the environments on ``at_end``, which the caller closes: see ``ForkServer``.
     """
     layout = SlabLayout(**settings["layout"] | {"observation_shape": tuple(settings["layout"]["observation_shape"])})
     slab = Slab(layout, slab_fd)

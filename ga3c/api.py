@@ -112,9 +112,9 @@ def train(
     guard: actors import it up to its call of ``train``.
 
     What is left in the process: its malloc keeps freed memory, as fast training needs. A thread may still be busy with
-    a batch; the program's end waits for it (a minute at most; then the exit code is 1). An environment that does not
-    come back from being made ends the process, after ``actor_timeout`` seconds, a minute at least: no exception could
-    reach it.
+    a batch when ``train`` returns; the program then waits for it before it exits, for about a minute, and exits with
+    code 1 if that is not enough. An environment that hangs while it is made ends the process after ``actor_timeout``
+    seconds, and not before a minute: no exception could reach it.
 
     Args:
       env: as on the command line: ``Pong-v5`` where nothing is said, or the resumed run's.
@@ -125,8 +125,8 @@ def train(
         actions) -> module at the top level of a module that can be imported.
 
     Raises:
-      UsageError: an option is wrong, or cannot be had; the message names it. Nothing was written, unless only the
-        actors found out.
+      UsageError: an option is wrong, or cannot be had; the message names it. Nothing was written, unless the mistake
+        only shows in a worker. Also if ``train`` is called inside a worker, or while a user's module is imported.
       EnvError: the environment failed before anything was started.
       WorkerError: a role failed; the message has its traceback. A checkpoint of what was learnt before is left.
     """
@@ -162,7 +162,7 @@ def _importable(factory: Callable[..., Any]) -> str:
     if found is not factory:
         raise UsageError(
             f"--network: got {factory!r}, which cannot be imported as {name!r};"
-            " expected a function or class at the top level of a file that can be imported"
+            " expected a function or class at the top level of a module that can be imported"
         )
     return name
 

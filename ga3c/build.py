@@ -106,12 +106,13 @@ def build_model(config: TrainConfig, spec: EnvSpec) -> tuple[Model, dict[str, An
 
 
 def normalise(network: nn.Module, config: TrainConfig, spec: EnvSpec, *, quiet: bool = True) -> str | None:
-    """Scales what a network is given by statistics of some random play, if ``config`` wants it and they do better.
+    """Scales the observations by statistics of random play, if ``config.normalise_states`` is set and they help.
 
-    They do for pictures, and for bytes that use a small part of their bounds. ``quiet`` tells a terminal nothing.
+    They help for pictures, and for bytes that use a small part of their bounds. Unless ``quiet``, a terminal is told
+    when random play takes longer than a few seconds.
 
     Returns:
-      A sentence where the play did not show enough for that; bounds then scale alone.
+      A sentence for the user if the states hardly differed, so that only the bounds scale them; otherwise None.
 
     Raises:
       EnvError: the environment failed, where that ends a run.
@@ -155,7 +156,7 @@ def _normalise_by_play(network: Scaled, config: TrainConfig, spec: EnvSpec, gene
 
 
 def _scale_by_bounds(network: nn.Module, spec: EnvSpec) -> None:
-    """Tells one of the package's networks between what bounds observations lie; without any they stay as they are."""
+    """Scales by the bounds of the space, in the package's networks; floats without bounds stay as they are."""
     dtype = _dtype(spec)
     if not isinstance(network, Scaled) or not network.scales(dtype):
         return

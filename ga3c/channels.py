@@ -37,9 +37,10 @@ class RemoteError(Exception):
     """A worker raised.
 
     Attributes:
-      in_environment: the environment did, or broke its word: the message begins with a sentence that says so.
-      is_usage: the user asked for something that is not there: the message is one sentence. Where neither is set, it
-        is a traceback.
+      in_environment: the environment raised, or returned something outside of its spaces: the message begins with a
+        sentence that says so.
+      is_usage: the worker raised a ``UsageError``: the message is its sentence. If neither is set, the message is a
+        traceback.
     """
 
     def __init__(self, text: str, *, in_environment: bool, is_usage: bool = False) -> None:

@@ -192,9 +192,12 @@ def read_newest(path: Path, use: Callable[[Checkpoint, Path], T]) -> tuple[T, li
 
 
 def channels_last_in(checkpoint: Checkpoint, shape: tuple[int, ...]) -> bool | None:
-    """How a network was given pictures of that shape, if not as ``picture_in`` reads it; None if it was so.
+    """The ``channels_last`` with which a checkpoint's network reads pictures of that shape, as in ``picture_in``.
 
-    More than four channels in the last dimension were once taken for the width.
+    Older releases read a last dimension of more than four as the width, even where it is the smaller one.
+
+    Returns:
+      False for a checkpoint that was trained that way; otherwise None, which leaves the choice to ``picture_in``.
     """
     picture, mean = picture_in(shape), checkpoint.network.get("mean")
     if picture is None or mean is None or not picture.channels_last or tuple(mean.shape) != shape:

@@ -88,8 +88,8 @@ class TrainConfig:
     device: str = "auto"
     """auto takes CUDA where there is one; else cpu, cuda, cuda:N, or simulated:NAME, a device that only waits."""
     normalise_states: bool = True
-    """Pictures, and bytes that use a small part of their bounds: subtract the mean of some random play at the start,
-    and scale by the deviation from it; without, bounds of the observation space alone scale."""
+    """Scale pictures, and bytes that use a small part of their bounds, by the mean and deviation of some random play
+    at the start; otherwise only by the bounds of the observation space."""
     precision: Precision = "auto"
     """auto is bf16 on CPUs that compute in it, tf32 on CUDA, else fp32."""
     actor_diversity: bool = False

@@ -1,8 +1,9 @@
 """Ends the processes that a worker has started, such as the servers and browsers behind a user's environments.
 
-A worker leads a process group of its own, and what it starts has the worker's process id in its environment
-(``GA3C_WORKER``). A process that leaves the group and forgets the variable is adopted by the forkserver, a subreaper,
-and ends with it.
+A worker leads a process group of its own, and every process that it starts inherits the worker's process id in the
+environment variable ``GA3C_WORKER``: both are used to kill those processes when the worker ends. A process that leaves
+the group and clears the variable is adopted by the forkserver, which is a subreaper, and is killed when the forkserver
+ends.
 """
 
 import contextlib

@@ -23,9 +23,10 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def plain_torch(dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Undoes, while it lasts, what code of the user's may have changed in torch for this thread: device and modes.
+    """Resets, inside the block, what user code may have changed in torch: default device, inference and grad mode.
 
-    With ``dtype`` that is the default type, for all threads: a user's own network may need the one that its module set.
+    These are per thread. The default dtype is shared by all threads, and is set only if ``dtype`` is given: a user's
+    own network may need the default that its module has set.
     """
     before = torch.get_default_dtype()
     if dtype is not None:

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ga3c.display import make_console, say_error
 
-_LINE_S = 30.0  # between lines where there is no terminal
-_LOOK_S = 0.1  # at the clock is often enough for a bar
-_LONG_S, _LONG_STEPS = 60.0, 100_000  # without the end of a game
+_LINE_S = 30.0  # between lines, where there is no terminal
+_LOOK_S = 0.1  # between updates of the bar
+# A game counts as one that may not end after so many steps, or if no game at all has ended for so many seconds.
+_LONG_S, _LONG_STEPS = 60.0, 100_000
 
 
 class Standing(NamedTuple):

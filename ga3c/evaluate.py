@@ -21,7 +21,14 @@ Watch = Callable[[Standing], None]
 
 
 class Game(NamedTuple):
-    """One game: its unclipped return and its length in agent steps, up to the cut if it was cut; its environment."""
+    """One game that was played, up to the cut if it was cut.
+
+    Fields:
+      episode_return: sum of its unclipped rewards.
+      length: in agent steps.
+      env: index of the environment that played it.
+      is_cut: whether it was ended by ``max_episode_steps``.
+    """
 
     episode_return: float
     length: int
@@ -102,9 +109,12 @@ def evaluate_policy(
     max_episode_steps: int | None = None,
     watch: Watch | None = None,
 ) -> Evaluation:
-    """As ``evaluate``, with a policy that is loaded; ``seed`` is of the games.
+    """As ``evaluate``, with a policy that is already loaded; ``seed`` is the seed of the games.
 
-    ``watch`` is told after every step how the evaluation stands; what it raises ends the evaluation.
+    ``watch`` is called with the ``Standing`` after every step; an exception that it raises ends the evaluation.
+
+    Raises:
+      UsageError: ``max_episode_steps`` is below 1, or the environment cannot be made.
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UsageError(f"--max-episode-steps: got {max_episode_steps}; expected at least 1")
@@ -167,7 +177,7 @@ class _Account:
         self._limit = limit
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._live = np.ones(num_envs, np.bool_)
-        # A game that is counted already: not every environment of EnvPool's ends where it is told to.
+        # Environments whose game was counted at the limit and still goes on: some of EnvPool's take no limit.
         self._noted = np.zeros(num_envs, np.bool_)
         self._steps = self._done = 0
 

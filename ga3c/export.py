@@ -147,7 +147,7 @@ def _check_writable(file: Path) -> None:
 def _random_play(policy: Policy) -> NDArray[Any]:
     config, wanted = policy.config, max(_BATCHES)
     num_envs = envs_in_one_process(config.env_config(), wanted, config.envs_per_actor)
-    steps = _STEPS * math.ceil(wanted / num_envs)  # as many states from fewer environments
+    steps = math.ceil(_STEPS / num_envs)
     env = make_env(config.env_config(), env_seeds(config.seed, 0, 0, num_envs))
     try:
         return random_states(env, policy.spec.num_actions, config.seed, steps)

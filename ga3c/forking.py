@@ -28,9 +28,9 @@ from ga3c.channels import MAX_MESSAGE_BYTES, report_error
 from ga3c.user_code import USER_ERRORS, end_if_forked, enter_worker
 
 _PR_SET_PDEATHSIG = 1
-_LEAVE_S = 2.0  # for workers to end by themselves where the learner was killed and could not say how long
-_CLOSE_S = 30  # for a worker to close its environments
-_REAP_S = 5.0  # between looks for adopted processes that have ended
+_LEAVE_S = 2.0  # for workers to end by themselves, if the learner was killed before it could say how long
+_CLOSE_S = 30  # for a worker to close its environments; SIGALRM then ends it
+_REAP_S = 5.0  # at most, until adopted processes that have ended are reaped
 
 
 class _Server:
@@ -177,7 +177,7 @@ def _live(
 
 
 def _close(end: socket.socket, at_end: ExitStack) -> None:
-    """Closes a worker's environments. The learner does not wait for that: the channel is closed first."""
+    """Closes the channel, so that the learner knows at once; then the environments, within ``_CLOSE_S``."""
     with contextlib.suppress(*USER_ERRORS):
         end.close()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

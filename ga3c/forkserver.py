@@ -35,7 +35,7 @@ class ForkServer:
 
         ``role`` is the module of the package that workers live in, and what they are called in ``ps``: its
         ``prepare()`` is called once, in the server; its ``main(settings, index, generation, end, memory_fd, at_end)``
-        is a worker's life. What is put on ``at_end``, an ``ExitStack``, is done after it, however it ended.
+        is a worker's life. The worker closes ``at_end``, an ``ExitStack``, once ``main`` has returned or raised.
 
         Raises:
           NestedRunError: this process belongs to a worker of another run.
@@ -111,9 +111,9 @@ class ForkServer:
                 on_exit(event["generation"], event["exitcode"])
 
     def close(self, timeout_s: float) -> None:
-        """Ends the server; workers that have not ended by themselves after ``timeout_s`` are killed.
+        """Ends the server, and returns when it has ended; it is safe to call this twice.
 
-        May be called twice.
+        Workers have ``timeout_s`` seconds to end by themselves, and are then killed with what they have started.
         """
         with contextlib.suppress(OSError), self._send_lock:  # the server is gone
             self._socket.send(json.dumps({"leave_s": timeout_s}).encode())

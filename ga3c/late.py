@@ -1,4 +1,4 @@
-"""The end of a process beside threads that are late: those that a run has asked to leave, and that are still busy.
+"""Ends a process safely while it has late threads: threads of a run that were asked to leave and are still busy.
 
 Such a thread is inside torch or EnvPool. When it comes back from there while the interpreter is being torn down,
 CPython before 3.14 unwinds its stack; frames of C++ that must not throw make ``std::terminate`` of that, and the
@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-# For threads, once a program has ended. They had seconds before, but on a machine with far more to do than it has cores
-# a batch takes tens of them.
+# How long a program that ends waits for late threads: first silently, then after saying so. The run has already waited
+# for seconds, but on a heavily overloaded machine one batch takes tens of seconds.
 _QUIET_S, _WAIT_S = 5.0, 60.0
 
 
@@ -43,7 +43,7 @@ def leave(code: int) -> NoReturn:
 
 
 def leave_threads(code: int) -> NoReturn:
-    """As ``leave``, after whatever else was to be done when the interpreter ends."""
+    """Runs the registered exit functions, except the one that waits for role threads; then as ``leave``."""
     atexit.unregister(_wait_for_role_threads)
     atexit._run_exitfuncs()
     leave(code)
@@ -78,5 +78,6 @@ def _names(threads: list[RoleThread]) -> str:
     return f"{names} {'is' if len(threads) == 1 else 'are'}"
 
 
-# Registered when the package is imported, so before most of what a program registers: it is called after that.
+# Exit functions run in reverse order of registration. This one is registered when the package is imported, so it runs
+# after most of the program's own.
 atexit.register(_wait_for_role_threads)

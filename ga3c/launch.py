@@ -27,8 +27,12 @@ def launching(
     That takes the validated options and the specification of their environment, and trains until the budget is used
     up, a signal comes, or a callback of ``events`` says so. Whatever was started is gone when the context is left.
 
+    Raises:
+      NestedRunError: this process belongs to a worker, or this thread is importing a user's module.
+      UsageError: the working directory has been deleted.
+
     Raises (the function that it gives):
-      UsageError: before anything was written, or where the workers cannot have what the learner could.
+      UsageError: before anything was written; or later, if the mistake only shows in a worker.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     refuse_nested_run()

@@ -53,7 +53,7 @@ def actor_critic_loss(
         advantages = (advantages - mean) / (variance.sqrt() + 1e-8)
     chosen = log_policy.gather(1, actions.unsqueeze(1)).squeeze(1)
     policy_loss = -(chosen * advantages * weights).sum()
-    # p log p is 0 where a network rules an action out with -inf: 0 * -inf is not, nor is its gradient.
+    # An action that a network rules out has a logit of -inf: p log p is 0, but 0 * -inf and its gradient are nan.
     finite_log = log_policy.clamp(min=_LEAST_LOG)
     entropy = -((policy * finite_log).sum(dim=1) * weights).sum()
     value_loss = errors.square().sum()

@@ -19,8 +19,8 @@ class MetricsWriter:
     def __init__(self, folder: Path, resumed_steps: int | None = None) -> None:
         """Continues the file if it is there.
 
-        A run that was killed had gone on after its last checkpoint, which had taken ``resumed_steps`` agent steps.
-        TensorBoard shows none of its later steps any more, and no step twice.
+        ``resumed_steps``: agent steps of the checkpoint that is resumed; None in a new run. A killed run may have
+        written lines after that checkpoint: TensorBoard stops showing those, so that it shows no step twice.
         """
         path = folder / "metrics.jsonl"
         self._file = path.open("ab", buffering=0)

@@ -1,7 +1,8 @@
 """Policy-and-value networks. Pure torch; what they are trained with and where they run is not their business.
 
 A network maps states [B, ...] to (logits [B, A], values [B]). States are scaled inside the first layer, so that bytes
-cross to the device: see ``scaling``. Until it is told otherwise a network takes 0 and 255 for the bounds of bytes.
+cross to the device: see ``scaling``. Until ``scale_by`` or ``normalise`` is called, a network assumes that bytes lie in
+0..255; a convolutional network assumes it of floats too.
 """
 
 from collections.abc import Callable
@@ -163,8 +164,8 @@ def _compute_dtype(device_type: str) -> torch.dtype:
 class MLP(Scaled):
     """Two tanh layers each for policy and value, which share nothing: the usual choice for vector states.
 
-    Bytes and pictures are scaled, each element by its own bounds; vectors of floats are taken as they are. Of bytes the
-    mean and the scale are those of their 255th parts, so that 0 and 1 are right for 0..255.
+    Bytes and pictures are scaled, each element by its own bounds; vectors of floats are taken as they are. Bytes are
+    divided by 255 before ``mean`` and ``scale`` apply, so that a mean of 0 and a scale of 1 suit bounds of 0..255.
     """
 
     def __init__(self, observation_shape: tuple[int, ...], num_actions: int, width: int = 64) -> None:
@@ -202,10 +203,10 @@ class MLP(Scaled):
 
     @torch.no_grad()
     def normalise(self, states: Tensor) -> bool:
-        """As ``Scaled`` where all elements use a small part of their bounds.
+        """Does what ``Scaled.normalise`` does, if no element of ``states`` [N, ...] uses much of its bounds.
 
-        Where only some do, as flags beside a counter, each of them is scaled by its own deviation, and the others, like
-        those that have not moved, by their bounds.
+        Otherwise elements that use a small part of their bounds (flags beside a counter) are each scaled by their own
+        mean and deviation. Elements that use more, and those that have not moved, keep the scale of their bounds.
         """
         values, mean, scale = self._values(states), self.get_buffer("mean"), self.get_buffer("scale")
         used = (values.amax(dim=0) - values.amin(dim=0)) * scale

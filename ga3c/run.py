@@ -64,10 +64,10 @@ def train(
     """Trains until the budget is used up, a signal comes, or a callback of ``events`` says so.
 
     Call it through ``launch``. ``config`` is validated; ``server`` and ``sampler`` are as in ``Context``; ``quiet``
-    shows nothing; ``surroundings`` are those from before code of the user's was run.
+    shows nothing; ``surroundings`` are those from before user code was run (None takes those of now).
 
     Raises:
-      UsageError: before anything was written.
+      UsageError: before anything was written; or later, if the mistake only shows in a worker.
       WorkerError: a role failed; a checkpoint of what was learnt before is left.
     """
     surroundings = surroundings or Surroundings.now()

@@ -8,17 +8,19 @@ folded into a mean and a scale, which the network keeps with its weights and a c
 import torch
 from torch import Tensor, nn
 
-# A deviation is taken for this much at least, in units of the bounds: one step of 256. What is rarer than that in
-# random play would be multiplied beyond measure once it comes.
+# The floor of a deviation, as a fraction of the span of the bounds: one step of a byte. Without a floor, whatever is
+# rare in random play would be magnified enormously when it does appear.
 LEAST_DEVIATION = 1 / 255
-# Below this nothing has moved: a title, a loading screen. (One byte of a thousand that is now and then 1 is above.)
+# A smaller deviation means that nothing has moved, as behind a title or a loading screen. (A single byte among a
+# thousand that is sometimes 1 is enough to exceed it.)
 _NO_DEVIATION = LEAST_DEVIATION / 100
 
 
 class Scaled(nn.Module):
     """A network whose first layer is given (values - mean) * scale.
 
-    Buffers: ``mean`` [...], of an observation as the network reads it; ``scale``, one number or [...].
+    Buffers, both float32: ``mean`` has the shape of an observation as the network reads it (see ``_values``); ``scale``
+    is a scalar, or has the same shape.
     """
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
@@ -52,8 +54,10 @@ class Scaled(nn.Module):
 
         A game's background is the same in every state: left in, it drowns what moves.
 
+        Bounds must have been set before (``scale_by``, or 0..255 as at construction): the floor is relative to them.
+
         Returns:
-          False if they hardly differ from each other, so that no deviation can be told; then nothing has changed.
+          False if the states hardly differ from each other; the mean and the scale are then left as they were.
         """
         mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
         widest = 1 / scale.min()  # span of the bounds, until now

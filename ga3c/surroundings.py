@@ -1,4 +1,4 @@
-"""What a run found around it when it was begun, before code of the user's could change it for the whole process."""
+"""Process-wide state as it was before user code could change it: working directory, umask, environment variables."""
 
 import os
 import re
@@ -13,12 +13,12 @@ _newest: "list[Surroundings]" = []  # at most one
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The state of this process that is looked up or given back later.
+    """A snapshot of process-wide state, to be looked up or restored later.
 
     Attributes:
-      folder: the working directory, in which runs make their folders.
-      umask: which permissions new files do not get.
-      variables: the environment's.
+      folder: the working directory, absolute; new runs make their folders in it.
+      umask: the permission bits that new files do not get.
+      variables: the environment variables.
     """
 
     folder: Path
@@ -49,14 +49,14 @@ class Surroundings:
 
 
 def _umask() -> int:
-    """Without changing it, which is all that the system call can do."""
+    """The current umask. It is read from /proc, since the system call cannot read it without changing it."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
     return int(found[1], 8) if found else 0o022
 
 
 def permit(file: int) -> None:
-    """Gives a file that was just made the permissions that the umask of before leaves it."""
+    """Gives a new file, by its descriptor, the permissions that it would have under the umask of the snapshot."""
     if _newest:
         os.fchmod(file, 0o666 & ~_newest[0].umask)
 

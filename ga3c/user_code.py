@@ -3,9 +3,9 @@
 * Modules are imported here and nowhere else. A script without a main guard begins a run when it is imported; that run
   is refused, and the script is imported up to there. So a run inside a worker is impossible, and the number of
   processes has a bound.
-* A copy of the process that user code has forked, and that returns from it, ends: it must not become a second learner
-  or a second actor.
-* Standard streams that user code has closed are opened again: the next file to be opened would take their place.
+* If user code forks, and the copy returns from user code, the copy is ended: it must not become a second learner or a
+  second actor.
+* Standard streams that user code has closed are reopened: otherwise the next file to be opened would get their number.
 """
 
 import contextlib
@@ -22,9 +22,10 @@ from typing import Final
 from ga3c.errors import UsageError
 
 WORKER: Final = "GA3C_WORKER"  # environment variable of a worker, and of all that it starts: the worker's process id
-USER_ERRORS: Final = (Exception, SystemExit)  # a failure of user code; only Ctrl-C is not
+USER_ERRORS: Final = (Exception, SystemExit)  # what counts as a failure of user code; Ctrl-C does not
 
-_importing = threading.local()  # the module that this thread imports, and what there was of it when it began a run
+# ``module``: the name that this thread is importing; ``partial``: what that module had defined when it began a run.
+_importing = threading.local()
 _cut_short: set[str] = set()  # modules that were imported up to a run
 
 
@@ -38,7 +39,7 @@ def enter_worker() -> None:
 
 
 def refuse_nested_run() -> None:
-    """Refuses to begin a run where another one would begin the next, without end.
+    """Refuses a run whose workers would begin runs of their own, and so on without end.
 
     Raises:
       NestedRunError: this process belongs to a worker, or this thread is importing a user's module.
@@ -123,7 +124,7 @@ def _is_main(name: str) -> bool:
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """User code in this block may fork, close the standard streams, and put anything on ``sys.path``."""
+    """Undoes what user code in the block may do: fork, close standard streams, put non-text entries on ``sys.path``."""
     process = os.getpid()
     kept = _duplicate_streams()
     try:

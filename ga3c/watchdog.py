@@ -21,10 +21,10 @@ def time_limit(timeout_s: float, doing: str, *, quiet: bool = True) -> Iterator[
     there is anything to lose.
 
     Args:
-      timeout_s: that the block may take, and a minute at least. What passes while the process is suspended is no time,
-        nor what its threads wait for a core that others are using.
+      timeout_s: seconds that the block may take; less than a minute counts as a minute. Time during which the process
+        is suspended does not count, nor does time its threads spend waiting for a core that other processes use.
       doing: what it does, as in "making CartPole-v1".
-      quiet: not to tell a terminal what goes on, if it takes longer than a few seconds.
+      quiet: if False, and standard error is a terminal, a line says what is going on after a few seconds.
     """
     done = threading.Event()
     tells = not quiet and sys.stderr.isatty()
@@ -66,8 +66,10 @@ class _Cores:
     def own_time_s(self, passed_s: float) -> float:
         """What would have passed if nobody else had used the cores.
 
-        Threads that take turns (an environment's and its caller) wait one after the other, so that their waits add up.
-        Where several want a core at once that is too much: then it is the share of its wishes that the process got.
+        There are two estimates, and the larger one is returned. ``passed_s`` minus all waits is right for threads that
+        take turns, such as an environment's and its caller's: they never wait at the same time. Threads that run in
+        parallel do, and the sum counts too much; ``passed_s`` times the share of the wanted core time that was granted
+        (ran / (ran + waited)) is right for them.
         """
         last, self._last = self._last, self._read()
         for thread, (ran_ns, waited_ns) in self._last.items():

@@ -184,7 +184,7 @@ def main(
 ) -> None:
     """The life of a worker process; ``settings`` are those of ``worker_settings``.
 
-    ``at_end`` closes the environment.
+    It registers the closing of the environment on ``at_end``, which the caller closes: see ``ForkServer``.
     """
     config = config_from_json(settings["config"])
     spec = EnvSpec(**settings["spec"] | {"observation_shape": tuple(settings["spec"]["observation_shape"])})

@@ -248,13 +248,15 @@ def test_nothing_stays_that_a_killed_worker_had_started(tmp_path, mode):
     process = ga3c("train", "daemon:Daemon-v0", "--mode", mode, "--out", "run", *MODES[mode], cwd=tmp_path, wait=False)
     wait_for_training(tmp_path / "run", process)
     [victim, *_] = [pid for pid, title in roles(tmp_path).items() if title.startswith(("ga3c: actor", "ga3c: worker"))]
-    mine = [
-        pid
-        for pid in started(tmp_path)
-        if f"GA3C_WORKER={victim}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    ]
+    mine = []
+
+    def has_started_some():
+        mark = f"GA3C_WORKER={victim}\0".encode()
+        mine[:] = [pid for pid in started(tmp_path) if mark in Path(f"/proc/{pid}/environ").read_bytes()]
+        return mine
+
+    assert wait_for(has_started_some)
     os.kill(victim, signal.SIGKILL)
-    assert mine
     assert wait_for(lambda: not set(mine) & set(started(tmp_path)), 20)
     process.send_signal(signal.SIGINT)
     assert finish(process, timeout=STOP_S).returncode == 130, process.err
@@ -315,6 +317,7 @@ def assert_all_were_closed_once(folder):
     (folder / "log").unlink()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", MODES)
 def test_every_environment_is_closed_once_by_every_command(tmp_path, mode):
     (tmp_path / "logs.py").write_text(LOGS)
@@ -409,6 +412,7 @@ def test_a_run_does_not_depend_on_what_user_code_can_change(tmp_path, mode, torc
     assert len(metrics(folder, "totals")) == 1
 
 
+@pytest.mark.timeout(300)
 def test_resuming_and_evaluating_do_not_depend_on_it_either(tmp_path):
     (tmp_path / "nasty.py").write_text(NASTY.format(torch="torch"))
     for arguments in (["train", "nasty:Nasty-v0", "--total-steps", 1000, "--out", "run", *SMALL],

@@ -100,7 +100,7 @@ def test_a_run_has_its_folder_to_itself_and_nothing_in_dev_shm(tmp_path):
 
 def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = {make_folder(TrainConfig()) for _ in range(5)}
+    folders = {make_folder(TrainConfig(), Path.cwd()) for _ in range(5)}
     assert len(folders) == 5
     assert all(folder.is_dir() for folder in folders)
 

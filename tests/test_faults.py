@@ -319,7 +319,7 @@ def test_a_run_that_was_suspended_goes_on_and_takes_no_actor_for_hung(tmp_path):
     windows = metrics(tmp_path / "run", "rates")
     lengths = [after["time_s"] - before["time_s"] for before, after in pairwise(windows)]
     assert max(lengths) < 7, "the time that it stood still is no time of training"
-    assert min(window["pps"] for window in windows[1:]) > 0
+    assert min(window["pps"] for window in windows[1:-1]) > 0  # the signal may come right after the last but one
 
 
 def test_a_run_whose_whole_tree_is_killed_goes_on_from_its_last_checkpoint(tmp_path):

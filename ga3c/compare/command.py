@@ -42,7 +42,7 @@ def run_compare(arguments: list[str]) -> int:
     for row in failed:
         say_error(f"ga3c compare: {cell_of(row).title} failed: {row['error'].splitlines()[-1]}")
     if failed:
-        say_error(f"ga3c compare: this runs what failed again, and nothing else: {command_again(rows, folder)}")
+        say_error(f"ga3c compare: this repeats the failed runs, and nothing else: {command_again(rows, folder)}")
     return 1 if failed else 0
 
 

@@ -35,8 +35,9 @@ from ga3c.errors import UsageError
 from ga3c.machine import commit, machine, versions
 from ga3c.signals import asking
 
-_LATE_S = 300.0  # over its minutes, after which a run is taken to hang: on a busy machine it takes minutes to begin
-_LONGEST_MIN, _MOST_TIMES = 5.0, 4  # a run that is not warm is run again for longer, up to the larger of these
+_LATE_S = 300.0  # beyond its minutes, before a run is taken to hang: on a busy machine it takes minutes to start
+# A run that is not warm is repeated with more minutes: up to _LONGEST_MIN or _MOST_TIMES its own, whichever is larger.
+_LONGEST_MIN, _MOST_TIMES = 5.0, 4
 
 
 _COLD = "it was not warm"

@@ -74,10 +74,10 @@ def cores_to_make(config: EnvConfig, num_envs: int) -> int:
 
 
 def envs_in_one_process(config: EnvConfig, wanted: int, envs_per_actor: int) -> int:
-    """How many environments to make where ``wanted`` would be welcome: evaluation, statistics of random play.
+    """How many environments to make in this process, at most ``wanted``, for evaluation or random play.
 
-    Some of Gymnasium's allow few of them in a process, or one; the user has said how many an actor may make. EnvPool's
-    share a process safely.
+    Some Gymnasium environments allow only one or a few in a process, so no more are made than an actor makes, as
+    ``envs_per_actor`` says. EnvPool's share a process safely.
     """
     return wanted if _envpool_name(config) else min(wanted, envs_per_actor)
 

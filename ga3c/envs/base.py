@@ -18,8 +18,8 @@ ALE_STICKY_ACTIONS = 0.25  # what ALE/<game>-v5 means (Machado et al. 2018)
 ATARI_FPS = 60.0  # frames a second of the console
 DEFAULT_FPS = 30.0  # as Gymnasium's own recorder takes where an environment says nothing
 ATARI_MAX_EPISODE_STEPS = 27_000  # agent steps: 108,000 frames, half an hour of play
-# A bound beyond these is none: -inf, the limits of float32 and float64 (EnvPool has 1.2e-38, 3.4e38 and 1.8e308) and
-# those of int32 stand for "unknown".
+# A space's bounds are ignored if the size of one is outside of these and not 0: infinity, the limits of float32 and
+# float64 (EnvPool has 1.2e-38, 3.4e38 and 1.8e308) and those of int32 all stand for "unknown".
 _LEAST_BOUND, _LARGEST_BOUND = 1e-6, 1e6
 
 
@@ -54,7 +54,7 @@ class EnvConfig:
 
 
 class Bounds(NamedTuple):
-    """The smallest and the largest observation, [...] each, of the type that states have in the slabs."""
+    """Lower and upper bounds of an observation, element by element; each has its shape, and the type of the slabs."""
 
     low: NDArray[Any]
     high: NDArray[Any]
@@ -73,8 +73,8 @@ class EnvSpec:
       frames_per_step: emulator frames an agent step takes; 1 for all but Atari.
       game: the Atari game in lower case, as in ``qbert``; None for anything else.
       protocol: in words, what is done to the game.
-      bounds: of the observation space; None if it has none, or none that can be meant.
-      channels_last: how pictures are to be read, if not by their shape: see ``picture_in``.
+      bounds: of the observation space; None if any of them is infinite or absurd: see ``meant_bounds``.
+      channels_last: whether pictures have their channels last; None decides it by the shape: see ``picture_in``.
     """
 
     id: str

@@ -64,9 +64,10 @@ def random_states(env: VectorEnv, num_actions: int, seed: int, steps: int) -> ND
 
 
 def random_play(env: VectorEnv, num_actions: int, seed: int, steps: int) -> Iterator[NDArray[Any]]:
-    """States of random play, [N, ...]: what a game looks like before anything is learnt; every fourth is kept.
+    """Yields states of random play without end: what a game looks like before anything is learnt.
 
-    Each item is of the next ``steps`` steps; it never ends.
+    Each array [N, ...] has the states of the next ``steps`` steps of all K environments, every fourth step's only:
+    N = K * ceil(steps / 4).
     """
     draw = np.random.default_rng(seed)
     env.reset()
