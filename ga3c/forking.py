@@ -25,6 +25,7 @@ from setproctitle import setproctitle
 
 from ga3c import descendants
 from ga3c.channels import MAX_MESSAGE_BYTES, report_error
+from ga3c.scheduling import let_threads_end
 from ga3c.user_code import USER_ERRORS, end_if_forked, enter_worker
 
 _PR_SET_PDEATHSIG = 1
@@ -83,8 +84,9 @@ class _Server:
         if "settings" in order:
             self._settings = order["settings"]
         elif "kill" in order:
-            for pidfd, (_, generation) in self._workers.items():
+            for pidfd, (pid, generation) in self._workers.items():
                 if generation == order["kill"]:
+                    let_threads_end(pid)
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         else:
             self._start(order, *fds)
@@ -132,7 +134,8 @@ class _Server:
         while self._workers and (left_s := deadline - time.monotonic()) > 0:
             for pidfd, _ in self._poll.poll(1000 * left_s):
                 self._bury(pidfd)
-        for pidfd in list(self._workers):
+        for pidfd, (pid, _) in list(self._workers.items()):
+            let_threads_end(pid)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             self._bury(pidfd)
 
@@ -182,6 +185,7 @@ def _close(end: socket.socket, at_end: ExitStack) -> None:
         end.close()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_CLOSE_S)
+        let_threads_end(os.getpid())  # closing may wait for them
         at_end.close()
 
 

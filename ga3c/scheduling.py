@@ -45,6 +45,19 @@ def uninterrupted() -> Iterator[None]:
         _schedule(os.SCHED_OTHER, 0)
 
 
+def let_threads_end(pid: int) -> None:
+    """Gives a share of the cores back to the threads of a process that run only where a core is idle.
+
+    A process is gone only once its last thread is: on a busy machine such a thread, which has next to nothing to do,
+    would take minutes for it. Where the system does not allow it, it does take that long.
+    """
+    with contextlib.suppress(OSError):  # the process is gone
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                if os.sched_getscheduler(int(thread)) == os.SCHED_IDLE:
+                    os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))
+
+
 def _schedule(policy: int, slice_ns: int) -> None:
     """Of this thread. A container may forbid it; Linux before 6.12 takes the policy alone."""
     with contextlib.suppress(OSError):

@@ -60,7 +60,7 @@ ALLOWED = {
     "predictor": {"channels", "metrics", "model", "queues", "slabs"},
     "trainer": {"batches", "metrics", "model", "queues"},
     "forkserver": {"channels", "errors", "user_code"},
-    "forking": {"channels", "descendants", "user_code"},
+    "forking": {"channels", "descendants", "scheduling", "user_code"},
     "options": {"errors"},
     "rlimits": {"errors"},
     "scheduling": set(),
