@@ -38,7 +38,7 @@ def main() -> None:
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
-        descendants.end_adopted(())  # what users' modules have started: it would keep a pipe behind this command open
+        descendants.end_command()
     for number in asking():
         signal.signal(number, signal.SIG_IGN)  # All is done: nothing is left to stop, and the code is known.
     if code == 2:  # A slip of the finger is answered at once: to unload torch, of no use yet, would take 0.4 s.
@@ -49,6 +49,7 @@ def main() -> None:
 
 
 def _leave(number: int, _: FrameType | None) -> None:
+    descendants.end_command()
     os._exit(128 + number)
 
 

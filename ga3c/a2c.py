@@ -8,11 +8,10 @@ import os
 import threading
 import time
 
-import torch
-
 from ga3c.batches import Batcher
 from ga3c.collector import Collector
 from ga3c.envs import EnvError, Player, VectorEnv, env_seeds, make_env
+from ga3c.forkserver import CLOSE_S
 from ga3c.supervisor import MAX_DEATHS, Failure, Failures, ThreadGroup
 from ga3c.system import STOP_TIMEOUT_S, Account, Context
 from ga3c.user_code import USER_ERRORS
@@ -45,8 +44,12 @@ class A2c:
         return Account(in_flight=self._lock_step.in_hand)
 
     def stop(self) -> None:
-        """Ends the thread after the rollout and update in hand."""
-        for name in self._thread.join(time.monotonic() + STOP_TIMEOUT_S):
+        """Ends the thread after the rollout and update in hand; it closes its environments, which may take longer."""
+        late = self._thread.join(time.monotonic() + STOP_TIMEOUT_S)
+        if late and self._lock_step.is_closing:
+            self._notify(f"environments are still being closed, for {CLOSE_S} s at most; Ctrl-C does not wait for them")
+            late = self._thread.join(time.monotonic() + CLOSE_S)
+        for name in late:
             self._notify(f"{name} was still busy {STOP_TIMEOUT_S:g} s after it was asked to stop")
 
 
@@ -56,9 +59,10 @@ class LockStep:
     def __init__(self, context: Context) -> None:
         """The context's seed decides the games and the actions that are drawn."""
         config, model = context.config, context.model
-        torch.manual_seed(context.seed)
+        model.seed_actions(context.seed)
         self._context = context
         self._env: VectorEnv | None = None
+        self.is_closing = False  # what is left to do is to close the environments
         self.in_hand = 0  # live steps that were counted and are not trained on yet
         self._batcher = Batcher(model, discount=config.discount, trace_decay=config.gae_lambda)
         self._model = model
@@ -71,6 +75,7 @@ class LockStep:
         try:
             self._train(stop)
         finally:
+            self.is_closing = True
             self._close_games()
 
     def _train(self, stop: threading.Event) -> None:

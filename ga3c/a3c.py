@@ -15,7 +15,7 @@ from ga3c.forkserver import ForkServer
 from ga3c.metrics import Meters
 from ga3c.shared import SharedState, create_shared_memory
 from ga3c.supervisor import Failure, Failures, ProcessGroup
-from ga3c.system import STOP_TIMEOUT_S, Account, Context
+from ga3c.system import LEAST_LEAVE_S, STOP_TIMEOUT_S, Account, Context
 from ga3c.worker import Report, worker_devices, worker_settings
 
 _POLL_S = 0.1
@@ -100,8 +100,7 @@ class A3c:
         self._listener.stop()
         if self._listening.ident is not None:
             self._listening.join(STOP_TIMEOUT_S)
-        self.workers.wait_for_exits(deadline)
-        self.workers.join(deadline)
+        self.workers.join(max(deadline, time.monotonic() + LEAST_LEAVE_S))
         os.close(self._memory_fd)
         self._count_updates()
 

@@ -17,12 +17,21 @@ from pathlib import Path
 from ga3c.user_code import WORKER
 
 _PR_SET_CHILD_SUBREAPER = 36
+_adopts = False  # this process is the parent of every orphan among its descendants
 _LONGEST_S = 1.0  # for processes to be killed; one that starts others all the time must not hold up the rest
 
 
 def adopt_orphans() -> None:
     """Makes this process the parent of every descendant whose own parent ends."""
+    global _adopts  # noqa: PLW0603 (of the process)
+    _adopts = True
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_command() -> None:
+    """Kills whatever is left of the ``ga3c`` command, if this process is one: it would keep a pipe behind it open."""
+    if _adopts:
+        end_adopted(())
 
 
 def end_group(worker: int) -> None:

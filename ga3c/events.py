@@ -1,5 +1,6 @@
 """What a run tells the Python program that started it: each update, each finished game, and how it ended."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ga3c.user_code import end_if_forked
 
 EVENTS_KEPT = 10_000  # that wait for callbacks: seconds of the fastest training, a few MB
 
@@ -129,9 +132,10 @@ class Events:
         """
         if self._has_ended:
             return False
-        until = time.monotonic() + within_s
+        until, process = time.monotonic() + within_s, os.getpid()
         for _ in range(len(self._waiting)):  # those that come meanwhile are for the next call
             answer = self._waiting.popleft()()
+            end_if_forked(process)
             if isinstance(answer, bool | np.bool_) and not answer:
                 self.on_update = self.on_episode = None
                 self._has_ended = True  # nobody is called again

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import mmap
 import os
 import resource
 import select
@@ -25,12 +26,12 @@ from setproctitle import setproctitle
 
 from ga3c import descendants
 from ga3c.channels import MAX_MESSAGE_BYTES, report_error
+from ga3c.forkserver import CLOSE_S
 from ga3c.scheduling import let_threads_end
 from ga3c.user_code import USER_ERRORS, end_if_forked, enter_worker
 
 _PR_SET_PDEATHSIG = 1
 _LEAVE_S = 2.0  # for workers to end by themselves, if the learner was killed before it could say how long
-_CLOSE_S = 30  # for a worker to close its environments; SIGALRM then ends it
 _REAP_S = 5.0  # at most, until adopted processes that have ended are reaped
 
 
@@ -50,7 +51,9 @@ class _Server:
         self._learner = learner
         self._settings: dict[str, Any] = {}
         self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, generation)
+        self._closing: dict[int, mmap.mmap] = {}  # pidfd -> a byte that the worker sets: it closes its environments
         self._learner_pidfd = learner_pidfd
+        self._learner_has_ended = False
         self._poll = select.poll()
         self._poll.register(learner.fileno(), select.POLLIN)
         self._poll.register(learner_pidfd, select.POLLIN)
@@ -66,7 +69,7 @@ class _Server:
                 elif (leave_s := _LEAVE_S if fd == self._learner_pidfd else self._obey()) is not None:
                     break
             descendants.reap(self._pids())
-        self._end_workers(time.monotonic() + leave_s)
+        self._end_workers(leave_s)
         descendants.end_adopted(())
 
     def _pids(self) -> set[int]:
@@ -93,6 +96,7 @@ class _Server:
         return None
 
     def _start(self, start: dict[str, int], end_fd: int, memory_fd: int) -> None:
+        closing = mmap.mmap(-1, 1)  # shared with the worker
         try:
             pid = os.fork()
         except OSError as error:  # No processes or memory are left, for now perhaps.
@@ -105,17 +109,19 @@ class _Server:
             # would hide that one's death.
             for other in [self._learner.fileno(), self._learner_pidfd, *self._workers]:
                 os.close(other)
-            _live(self._role, self._module.main, self._settings, start, end_fd, memory_fd)
+            _live(self._role, self._module.main, self._settings, start, end_fd, memory_fd, closing)
         for fd in (end_fd, memory_fd):
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         self._workers[pidfd] = (pid, start["generation"])
+        self._closing[pidfd] = closing
         self._poll.register(pidfd, select.POLLIN)
         self._tell({"generation": start["generation"], "pid": pid})
 
     def _bury(self, pidfd: int) -> None:
         """Ends what a worker that is gone has left, and reports it."""
         pid, generation = self._workers.pop(pidfd)
+        self._closing.pop(pidfd).close()
         self._poll.unregister(pidfd)
         os.close(pidfd)
         descendants.end_group(pid)
@@ -127,17 +133,33 @@ class _Server:
         with contextlib.suppress(OSError):  # The learner is gone, or does not listen any more.
             self._learner.send(json.dumps(event).encode())
 
-    def _end_workers(self, deadline: float) -> None:
-        """Waits for the workers until ``deadline``, and kills those that are left."""
+    def _end_workers(self, leave_s: float) -> None:
+        """Kills the workers that are left after so long; those that are closing their environments have longer."""
         self._poll.unregister(self._learner.fileno())
-        self._poll.unregister(self._learner_pidfd)
+        self._wait_for_workers(leave_s)
+        if leave_s > 0:  # else the learner is in a hurry
+            self._kill_workers(lambda pidfd: not self._closing[pidfd][0])
+            self._wait_for_workers(_LEAVE_S if self._learner_has_ended else CLOSE_S)
+        self._kill_workers(lambda _: True)
+
+    def _wait_for_workers(self, seconds: float) -> None:
+        """Until all have ended or the time is up; a moment only, once the learner has ended."""
+        deadline = time.monotonic() + seconds
         while self._workers and (left_s := deadline - time.monotonic()) > 0:
-            for pidfd, _ in self._poll.poll(1000 * left_s):
-                self._bury(pidfd)
+            for fd, _ in self._poll.poll(1000 * left_s):
+                if fd == self._learner_pidfd:
+                    self._poll.unregister(fd)
+                    self._learner_has_ended = True
+                    deadline = min(deadline, time.monotonic() + _LEAVE_S)
+                else:
+                    self._bury(fd)
+
+    def _kill_workers(self, is_meant: Callable[[int], bool]) -> None:
         for pidfd, (pid, _) in list(self._workers.items()):
-            let_threads_end(pid)
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            self._bury(pidfd)
+            if is_meant(pidfd):
+                let_threads_end(pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self._bury(pidfd)
 
 
 def _set_death_signal(number: int) -> None:
@@ -152,7 +174,13 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _live(
-    role: str, main: Callable[..., None], settings: dict[str, Any], start: dict[str, int], end_fd: int, memory_fd: int
+    role: str,
+    main: Callable[..., None],
+    settings: dict[str, Any],
+    start: dict[str, int],
+    end_fd: int,
+    memory_fd: int,
+    closing: mmap.mmap,
 ) -> None:
     """The whole life of a worker process; never returns."""
     exitcode = 1
@@ -175,16 +203,17 @@ def _live(
         report_error(end, error)
     finally:
         end_if_forked(worker)
+        closing[0] = True
         _close(end, at_end)
         os._exit(exitcode)
 
 
 def _close(end: socket.socket, at_end: ExitStack) -> None:
-    """Closes the channel, so that the learner knows at once; then the environments, within ``_CLOSE_S``."""
+    """Closes the channel, so that the learner knows at once; then the environments, within ``CLOSE_S``."""
     with contextlib.suppress(*USER_ERRORS):
         end.close()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_CLOSE_S)
+        signal.alarm(CLOSE_S)
         let_threads_end(os.getpid())  # closing may wait for them
         at_end.close()
 

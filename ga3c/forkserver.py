@@ -25,6 +25,7 @@ from ga3c.user_code import import_path, refuse_nested_run
 # One thread in each process that shares the cores with others; read by numpy's and OpenCV's libraries when they load.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _END_S = 3.0  # for the server to kill what is left, and to end
+CLOSE_S = 30  # for a worker to close its environments; SIGALRM then ends it
 
 
 class ForkServer:
@@ -110,22 +111,31 @@ class ForkServer:
             else:
                 on_exit(event["generation"], event["exitcode"])
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float, notify: Callable[[str], None] | None = None) -> None:
         """Ends the server, and returns when it has ended; it is safe to call this twice.
 
-        Workers have ``timeout_s`` seconds to end by themselves, and are then killed with what they have started.
+        Workers have ``timeout_s`` seconds to end by themselves, and are then killed with what they have started. Those
+        that are closing their environments by then have ``CLOSE_S`` more, which ``notify`` is told, unless it is 0.
         """
         with contextlib.suppress(OSError), self._send_lock:  # the server is gone
             self._socket.send(json.dumps({"leave_s": timeout_s}).encode())
         # shutdown wakes a watch() that is inside recv; close alone would not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        try:
-            self._process.wait(timeout_s + _END_S)
-        except subprocess.TimeoutExpired:
+        if not self._ends_within(timeout_s + _END_S) and timeout_s > 0:
+            if notify is not None:
+                notify(f"environments are still being closed, for {CLOSE_S} s at most; Ctrl-C does not wait for them")
+            self._ends_within(CLOSE_S + _END_S)
+        if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._socket.close()
+        with contextlib.suppress(OSError):  # user code has closed it
+            self._socket.close()
+
+    def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll() is not None
 
 
 def _python_path() -> str:

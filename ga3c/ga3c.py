@@ -5,8 +5,6 @@ The only module that knows every role of this mode.
 
 import time
 
-import torch
-
 from ga3c.batches import Batcher
 from ga3c.config import TrainConfig
 from ga3c.dynamic import Adjuster, Counts, walk_of
@@ -15,7 +13,7 @@ from ga3c.predictor import Predictor
 from ga3c.presets import most_counts
 from ga3c.sampler import Sampler
 from ga3c.supervisor import Failure, ThreadGroup
-from ga3c.system import STOP_TIMEOUT_S, Account, Context
+from ga3c.system import LEAST_LEAVE_S, STOP_TIMEOUT_S, Account, Context
 from ga3c.trainer import Trainer
 
 
@@ -25,7 +23,7 @@ class Ga3c:
     def __init__(self, context: Context) -> None:
         """Takes over the context's sampler, or makes one."""
         config, model, meters = context.config, context.model, context.meters
-        torch.manual_seed(context.seed)  # of the actions: a resumed run draws others than the run before
+        model.seed_actions(context.seed)  # a resumed run draws others than the run before
         self._config = config
         self._meters = meters
         self._notify = context.notify
@@ -122,6 +120,6 @@ class Ga3c:
         late = self.trainers.join(deadline)
         self._is_cut_short = bool(late)
         late += self.predictors.join(deadline)
-        self._sampler.join(deadline)
+        self._sampler.join(max(deadline, time.monotonic() + LEAST_LEAVE_S))
         for name in late:
             self._notify(f"{name} was still busy {STOP_TIMEOUT_S:g} s after it was asked to stop")

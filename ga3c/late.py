@@ -30,8 +30,11 @@ class RoleThread(threading.Thread):
 
 
 def threads_are_left() -> bool:
-    """Whether there are threads that the interpreter would not wait for."""
-    return any(thread.daemon for thread in threading.enumerate())
+    """Whether there are threads beside which the interpreter must not be torn down, or for which it would wait.
+
+    The latter are users': one that a module has started for good would keep a finished command from ending.
+    """
+    return len(threading.enumerate()) > 1
 
 
 def leave(code: int) -> NoReturn:

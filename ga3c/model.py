@@ -109,6 +109,7 @@ class Model:
         self._updating = threading.Lock()  # guards gradients and optimiser statistics; taken before the next two
         self._stepping = threading.Lock()  # held by a step, or by who wants none; taken before _weights
         self._threads = threading.local()
+        self._seeds: torch.Generator | None = None  # of the threads' generators; None is torch's own
         self._served = _with_bf16_weights(network) if self._bf16 else network  # what predicts
         self._order = InOrder()
         self._recordings: Recordings | None = None
@@ -217,10 +218,15 @@ class Model:
         with self._order.gathering():
             return self.resident.gather(rollouts)
 
+    def seed_actions(self, seed: int) -> None:
+        """Seeds the actions that are drawn from here on, whatever user code does to torch's own generator later."""
+        self._seeds = torch.Generator().manual_seed(seed)
+
     def _generator(self) -> np.random.Generator:
-        """The thread's own (numpy's are not safe to share), seeded from torch's at its first use."""
+        """The thread's own (numpy's are not safe to share), seeded at its first use."""
         if not hasattr(self._threads, "generator"):
-            self._threads.generator = np.random.default_rng(int(torch.randint(2**31, (), device="cpu")))
+            seed = torch.randint(2**31, (), generator=self._seeds, device="cpu")
+            self._threads.generator = np.random.default_rng(int(seed))
         generator: np.random.Generator = self._threads.generator
         return generator
 

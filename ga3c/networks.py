@@ -19,7 +19,7 @@ from ga3c.choices import Initialisation, find_factory
 from ga3c.errors import UsageError
 from ga3c.pictures import is_picture, picture_in
 from ga3c.scaling import LEAST_DEVIATION, Scaled
-from ga3c.user_code import USER_ERRORS
+from ga3c.user_code import USER_ERRORS, contained
 
 Factory = Callable[..., nn.Module]  # of an observation's shape and the number of actions
 
@@ -271,7 +271,8 @@ def build_network(
     if channels_last is not None and name in NETWORKS and name != "mlp":
         factory = partial(factory, channels_last=channels_last)
     try:
-        network = factory(observation_shape, num_actions)
+        with contained():
+            network = factory(observation_shape, num_actions)
     except UsageError:
         raise
     except USER_ERRORS as error:

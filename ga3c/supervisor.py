@@ -314,13 +314,8 @@ class ProcessGroup(Generic[C]):
         with self._lock:
             self._stopping = True
 
-    def wait_for_exits(self, deadline: float) -> None:
-        """Waits until every worker has ended by itself, or ``deadline`` (``time.monotonic``)."""
-        with self._exited:
-            self._exited.wait_for(lambda: not self._pids, max(0.0, deadline - time.monotonic()))
-
     def join(self, deadline: float) -> None:
         """Ends the server, and whatever workers are left with it; kills them at ``deadline``."""
-        self._server.close(max(0.0, deadline - time.monotonic()))
+        self._server.close(max(0.0, deadline - time.monotonic()), self._notify)
         if self._watcher.ident is not None:
             self._watcher.join(_LONGEST_LOOK_S)

@@ -13,6 +13,7 @@ from ga3c.model import Model
 from ga3c.sampler import Sampler
 from ga3c.supervisor import Failure
 
+LEAST_LEAVE_S = 0.5  # for workers to end by themselves, however late a thread of the learner was
 STOP_TIMEOUT_S = 2.5  # of the 5 s in which a run that is asked to stop ends; checkpoints have the rest
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ga3c.descendants import end_command
+
 _SHORTEST_S = 60.0  # for games to be made and played a little, however short a step may be
 _LOOK_S = 1.0
 _PATIENCE_S = 3.0  # of whoever watches
@@ -53,6 +55,7 @@ def _watch(done: threading.Event, limit_s: float, doing: str, tells: bool) -> No
                     flush=True,
                 )
             finally:
+                end_command()
                 os._exit(1)
 
 

@@ -192,7 +192,7 @@ def main(
     stay_on_one_core(index, config.actors)
     keep_freed_memory()
     torch.set_num_threads(1)
-    torch.manual_seed(int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0]))
+    actions_seed = int(np.random.SeedSequence((seed, index, generation)).generate_state(1)[0])
     if config.actor_diversity:
         config = diversify(config, index)
     with plain_torch():
@@ -236,6 +236,7 @@ def main(
             precision=settings["precision"],
         )
     os.close(memory_fd)
+    replica.seed_actions(actions_seed)
     env = make_env(config.env_config(), env_seeds(seed, index, generation, 1), in_worker=True)
     at_end.callback(env.close)
     player = Player(env)

@@ -1,9 +1,9 @@
 """Gymnasium's environments, and the user's own, behind the same protocol."""
 
 import os
-import warnings
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from ga3c.envs.base import (
 )
 from ga3c.envs.envpool_backend import known_ids
 from ga3c.errors import UsageError, nearest
-from ga3c.user_code import USER_ERRORS, contained, end_if_forked, import_module, was_cut_short
+from ga3c.user_code import USER_ERRORS, contained, end_if_forked, import_module, in_worker, was_cut_short
 
 T = TypeVar("T")
 
@@ -60,7 +60,15 @@ def _check_id(config: EnvConfig) -> None:
     where = "Gymnasium has no" if config.backend == "gymnasium" else "neither EnvPool nor Gymnasium has an"
     near = nearest(name, known) or "; one of your own would be module:Id, with the module that registers it"
     if module and was_cut_short(module):
-        near = f"; module {module!r} begins a run while it is imported, and the rest of it was left out"
+        near = (
+            f"; module {module!r} begins a run while it is imported, and the rest of it was left out: expected the"
+            ' environment to be registered before that, or the run under `if __name__ == "__main__":`'
+        )
+    elif in_worker():
+        near = (
+            "; it is known to the program that trains, but not to its workers: expected module:Id, with a module that"
+            " registers it when it is imported"
+        )
     raise UsageError(f"{where} environment {config.id!r}{near}")
 
 
@@ -90,7 +98,8 @@ def _close(env: gymnasium.Env[Any, Any]) -> None:
         with contained():
             env.close()
     except USER_ERRORS as error:
-        warnings.warn(f"{env} raised {type(error).__name__} in close: {error}", stacklevel=2)
+        with suppress(Exception):  # nobody listens
+            print(f"ga3c: {env} raised {type(error).__name__} in close: {error}", file=sys.stderr, flush=True)
 
 
 def spec(config: EnvConfig) -> EnvSpec:
@@ -161,7 +170,7 @@ class HeldToItsWord(gymnasium.Wrapper[Any, Any, Any, Any]):
         return state, reward, terminated, truncated, {}
 
     def close(self) -> None:
-        """Closes the environment, once; what that raises becomes a warning, since nothing is left to be lost."""
+        """Closes the environment, once; what that raises is printed, since nothing is left to be lost."""
         if not self._closed:
             self._closed = True
             _close(self.env)
