@@ -21,7 +21,7 @@ from ga3c.config import TrainConfig, config_from_json
 from ga3c.errors import UsageError
 from ga3c.folder import FORMAT, find_checkpoint, list_checkpoints, read_metadata
 from ga3c.pictures import picture_in
-from ga3c.surroundings import permit
+from ga3c.surroundings import permit, shown
 
 T = TypeVar("T")
 
@@ -150,14 +150,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
+        raise UsageError(f"{shown(path)} cannot be read as a checkpoint: {error}") from None
     if metadata.pop("sha256", None) != _digest(metadata, tensors):
-        raise UsageError(f"{path} is damaged: its checksum is not that of what it holds")
+        raise UsageError(f"{shown(path)} is damaged: its checksum is not that of what it holds")
     try:
         progress = _progress(metadata)
         config = config_from_json(json.loads(metadata["config"]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{shown(path)} cannot be read as a checkpoint: {type(error).__name__}: {error}") from None
     return Checkpoint(config, progress, _with_prefix(tensors, "network."), _with_prefix(tensors, "optimiser."))
 
 
@@ -215,7 +215,7 @@ def load_network(checkpoint: Checkpoint, network: nn.Module, path: Path) -> None
         network.load_state_dict(checkpoint.network)
     except RuntimeError as error:
         cause = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{path} holds the weights of another network: {cause}") from None
+        raise UsageError(f"{shown(path)} holds the weights of another network: {cause}") from None
 
 
 def load_optimiser(checkpoint: Checkpoint, optimiser: torch.optim.Optimizer, path: Path) -> None:
@@ -234,7 +234,9 @@ def load_optimiser(checkpoint: Checkpoint, optimiser: torch.optim.Optimizer, pat
     shapes = [{key: tuple(tensor.shape) for key, tensor in tensors.items()} for tensors in (ours, theirs)]
     if shapes[0] != shapes[1]:
         different = sorted(key for key in {*ours, *theirs} if shapes[0].get(key) != shapes[1].get(key))
-        raise UsageError(f"{path} holds the optimiser's statistics of another network, or damaged ones: {different[0]}")
+        raise UsageError(
+            f"{shown(path)} holds the optimiser's statistics of another network, or damaged ones: {different[0]}"
+        )
     with torch.no_grad():
         for key, tensor in ours.items():
             tensor.copy_(theirs[key])

@@ -135,10 +135,10 @@ def find_checkpoint(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UsageError(f"{path} does not exist; a run's folder or a checkpoint would be right")
+        raise UsageError(f"{shown(path)} does not exist; a run's folder or a checkpoint would be right")
     found = list_checkpoints(path)
     if not found:
-        raise UsageError(f"{path} holds no checkpoint")
+        raise UsageError(f"{shown(path)} holds no checkpoint")
     return found[-1]
 
 
@@ -163,7 +163,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="np") as file:
             metadata: dict[str, Any] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} cannot be read as a checkpoint: {error}") from None
+        raise UsageError(f"{shown(path)} cannot be read as a checkpoint: {error}") from None
     if metadata.get("format") != str(FORMAT):
-        raise UsageError(f"{path} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}")
+        raise UsageError(
+            f"{shown(path)} has checkpoint format {metadata.get('format')}; this version of ga3c reads {FORMAT}"
+        )
     return metadata
