@@ -298,7 +298,7 @@ def test_a_run_films_itself_and_goes_on_doing_so_when_it_is_resumed(tmp_path):
 def test_a_film_that_cannot_be_made_is_said_once_and_one_that_is_being_made_ends_with_the_run(tmp_path):
     (tmp_path / "checkpoint-000000000001.safetensors").write_text("not a checkpoint")
     said = []
-    recorder = Recorder(tmp_path, 0.0001, said.append)
+    recorder = Recorder(tmp_path, 0.0001, said.append, os.environ)
 
     def failed():
         recorder.tick()
