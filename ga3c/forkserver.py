@@ -117,11 +117,15 @@ class ForkServer:
         Workers have ``timeout_s`` seconds to end by themselves, and are then killed with what they have started. Those
         that are closing their environments by then have ``CLOSE_S`` more, which ``notify`` is told, unless it is 0.
         """
-        with contextlib.suppress(OSError), self._send_lock:  # the server is gone
-            self._socket.send(json.dumps({"leave_s": timeout_s}).encode())
+        with self._send_lock:
+            had_workers = self._generation > 0
+            with contextlib.suppress(OSError):  # the server is gone
+                self._socket.send(json.dumps({"leave_s": timeout_s}).encode())
         # shutdown wakes a watch() that is inside recv; close alone would not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        if not had_workers:  # there is nothing to wait for, and it may still be importing
+            self._process.kill()
         if not self._ends_within(timeout_s + _END_S) and timeout_s > 0:
             if notify is not None:
                 notify(f"environments are still being closed, for {CLOSE_S} s at most; Ctrl-C does not wait for them")
