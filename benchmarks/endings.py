@@ -106,6 +106,8 @@ def main() -> None:
 
 
 def _main(options: Options) -> int:
+    # A job in a shell's background ignores SIGINT, and so would every run that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     numbers = {name: getattr(options, name) for name in ("runs", "at_once", "within_s", "deadline_s")}
     if options.busy < 0 or not all(0 < number < float("inf") for number in numbers.values()):
         raise UsageError(f"got {numbers | {'busy': options.busy}}; expected --busy from 0, and others above 0")
